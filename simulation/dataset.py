@@ -1,0 +1,78 @@
+"""A labelled folder: `pairs.csv` beside its images and masks. The one reader of that layout."""
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from simulation.errors import BadDataset
+
+COLUMNS = ("id", "image", "mask", "group", "prompt")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image with its true mask. `group` is what must not straddle train and held-out: a patient, video, volume."""
+
+    id: str
+    image: Path
+    mask: Path
+    group: str
+    prompt: str
+
+
+def read_pairs(folder: Path) -> list[Pair]:
+    """The rows of `folder/pairs.csv` in file order; columns beyond id, image, mask, group, prompt are ignored.
+
+    Paths in the file are relative to the folder and must stay inside it. Raises BadDataset naming the file, line or
+    column that is wrong; images are only looked for, not opened.
+    """
+    table = folder / "pairs.csv"
+    if not table.is_file():
+        raise BadDataset(f"{table} does not exist; a labelled folder needs pairs.csv with columns {', '.join(COLUMNS)}")
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            pairs = _rows(folder, table, csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadDataset(f"{table} is not a comma-separated table in UTF-8: {error}") from error
+    if not pairs:
+        raise BadDataset(f"{table} has no rows below its header; list at least one image")
+    _refuse_repeated_ids(table, pairs)
+    return pairs
+
+
+def _rows(folder: Path, table: Path, reader: "csv.DictReader[str]") -> list[Pair]:
+    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        raise BadDataset(f"{table} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
+    return [_pair(folder, row, f"{table}, line {reader.line_num}") for row in reader]
+
+
+def _pair(folder: Path, row: dict[str, str | None], where: str) -> Pair:
+    value = {column: (row[column] or "").strip() for column in COLUMNS}
+    empty = [column for column in COLUMNS if not value[column]]
+    if empty:
+        raise BadDataset(f"{where}: nothing in column {', '.join(empty)}")
+    return Pair(
+        id=value["id"],
+        image=_inside(folder, value["image"], where),
+        mask=_inside(folder, value["mask"], where),
+        group=value["group"],
+        prompt=value["prompt"],
+    )
+
+
+def _inside(folder: Path, name: str, where: str) -> Path:
+    # Links are followed: whoever links an image folder elsewhere means it. A path that climbs out is a mistake.
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise BadDataset(f"{where}: {name} points outside the folder; use a path relative to pairs.csv")
+    path = folder / name
+    if not path.is_file():
+        raise BadDataset(f"{where}: {path} does not exist")
+    return path
+
+
+def _refuse_repeated_ids(table: Path, pairs: list[Pair]) -> None:
+    repeated = [name for name, count in Counter(pair.id for pair in pairs).items() if count > 1]
+    if repeated:
+        raise BadDataset(f"{table}: id {', '.join(repeated[:5])} occurs more than once; ids must be unique")
