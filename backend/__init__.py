@@ -1,0 +1,1 @@
+"""The Wardround service: everything with an address, a clock or a disk."""

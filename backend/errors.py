@@ -1,0 +1,78 @@
+"""The error tree of the service. Each class knows its HTTP status and whether trying again can help."""
+
+from __future__ import annotations
+
+
+class WardroundError(Exception):
+    """Base of every error the service raises on purpose; the message says what is wrong and what to do."""
+
+    http_status = 500
+    retryable = False
+
+
+class BadSettings(WardroundError):
+    """A setting is missing or unusable."""
+
+
+class SchemaTooNew(WardroundError):
+    """The database was written by a newer Wardround."""
+
+
+class NotAuthorised(WardroundError):
+    """The caller showed no secret, or a wrong one."""
+
+    http_status = 401
+
+
+class NotConnected(WardroundError):
+    """The project is not connected to this Wardround."""
+
+    http_status = 404
+
+
+class NotFound(WardroundError):
+    """There is no such round, task or version."""
+
+    http_status = 404
+
+
+class BadImage(WardroundError):
+    """An image is too large, truncated or not an image."""
+
+    http_status = 422
+
+
+class MissingFile(WardroundError):
+    """A file the database speaks of is not on disk."""
+
+
+class DamagedFile(WardroundError):
+    """A stored file no longer has the bytes its name promises."""
+
+
+class RoundError(WardroundError):
+    """Base of what can go wrong in a round."""
+
+
+class RoundRunning(RoundError):
+    """A round of this project is running already."""
+
+    http_status = 409
+
+
+class ClaimLost(RoundError):
+    """Another process took the round over; this one must stop and write nothing more."""
+
+
+class NothingToPublish(RoundError):
+    """The project has no task to rank."""
+
+
+class QueueMismatch(RoundError):
+    """Label Studio serves another order than the one published."""
+
+
+class Interrupted(WardroundError):
+    """The process was asked to stop; the round goes on in another one."""
+
+    retryable = True
