@@ -1,0 +1,107 @@
+"""Connecting a Label Studio project: what a lead would click, done once and the same each time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from backend import annotations, rounds
+from backend.context import Context
+from backend.errors import BadSettings
+from backend.label_studio.payloads import parse_label_config
+from backend.store import projects
+from backend.tables import Project
+
+log = logging.getLogger(__name__)
+
+TITLE = "Wardround"
+USER = "wardround"
+SECRET_HEADER = "X-Wardround-Secret"
+ACTIONS = (
+    "ANNOTATION_CREATED",
+    "ANNOTATIONS_CREATED",
+    "ANNOTATION_UPDATED",
+    "ANNOTATIONS_DELETED",
+    "TASKS_CREATED",
+    "TASKS_DELETED",
+    "PROJECT_UPDATED",
+)
+
+
+@dataclass(frozen=True)
+class Connected:
+    """What `connect` did: the labels with their prompts, how many tasks are known, the round it opened."""
+
+    prompts: dict[str, str]
+    tasks: int
+    round_id: int | None
+
+
+def connect(
+    ctx: Context, project_id: int, prompts: Mapping[str, str], group_field: str, prompt_field: str
+) -> Connected:
+    """Connect or re-connect a project. The API must be up, for Label Studio calls it before it answers."""
+    ctx.settings.require("public_url", "api_token", "webhook_secret")
+    found = ctx.label_studio.project(project_id)
+    labels = parse_label_config(found["label_config"]).labels
+    unknown = sorted(set(prompts) - set(labels))
+    if unknown:
+        raise BadSettings(f"prompts for {', '.join(unknown)}, but project {project_id} has {', '.join(labels)}")
+    project = _save(ctx, found, prompts, group_field, prompt_field)
+    _connect_backend(ctx, project_id)
+    _connect_webhook(ctx, project_id)
+    ctx.label_studio.update_project(
+        project_id,
+        sampling="Uncertainty sampling",
+        show_collab_predictions=True,
+        # Label Studio would ask for predictions while it lists tasks, inside the annotator's request.
+        evaluate_predictions_automatically=False,
+        # Connecting set it to the backend's title; the queue needs the version that is published.
+        model_version=project.published_version or "",
+    )
+    annotations.reconcile(ctx, project)
+    round_id = rounds.open_if_due(ctx, project_id)
+    with ctx.store.read() as s:
+        n_tasks = len(projects.all_tasks(s, project_id))
+    return Connected({label: project.prompts.get(label, label) for label in labels}, n_tasks, round_id)
+
+
+def _save(
+    ctx: Context, found: Mapping[str, Any], prompts: Mapping[str, str], group_field: str, prompt_field: str
+) -> Project:
+    with ctx.store.begin() as s:
+        known = projects.find(s, found["id"])
+        project = Project(
+            id=found["id"],
+            title=found["title"],
+            label_config=found["label_config"],
+            prompts={**(known.prompts if known else {}), **prompts},
+            group_field=group_field,
+            prompt_field=prompt_field,
+            published_version=known.published_version if known else None,
+            # Everything is pulled anew: the fields that name groups and prompts may have changed.
+            reconciled_until=None,
+            connected_at=known.connected_at if known else ctx.now(),
+        )
+        projects.save(s, project)
+        return projects.get(s, project.id)
+
+
+def _connect_backend(ctx: Context, project_id: int) -> None:
+    url, password = ctx.settings.public_url, ctx.settings.api_token.get_secret_value()
+    for backend in ctx.label_studio.ml_backends(project_id):
+        if backend.get("title") == TITLE:
+            ctx.label_studio.delete_ml_backend(backend["id"])
+    ctx.label_studio.create_ml_backend(project_id, url, TITLE, USER, password)
+
+
+def _connect_webhook(ctx: Context, project_id: int) -> None:
+    """Our own webhook, with its secret; the one Label Studio made on connecting carries none and is removed."""
+    url = f"{ctx.settings.public_url}/webhook"
+    for webhook in ctx.label_studio.webhooks(project_id):
+        if webhook.get("url", "").rstrip("/") == url:
+            ctx.label_studio.delete_webhook(webhook["id"])
+    headers = {SECRET_HEADER: ctx.settings.webhook_secret.get_secret_value()}
+    ctx.label_studio.create_webhook(project_id, url, headers, ACTIONS)

@@ -1,0 +1,122 @@
+"""What every journey needs in its hand. Entry points build one; tests build one with their own parts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from backend import broker
+from backend.files import Files
+from backend.label_studio.client import LabelStudioClient
+from backend.serving import Serving
+from backend.settings import Settings
+from backend.store import Store
+
+log = logging.getLogger(__name__)
+
+Enqueue = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts of a running Wardround. `enqueue(name, *args)` is only ever a nudge: the database is the truth."""
+
+    settings: Settings
+    store: Store
+    files: Files
+    label_studio: LabelStudioClient
+    serving: Serving
+    enqueue: Enqueue
+    now: Callable[[], datetime]
+
+    def close(self) -> None:
+        self.label_studio.close()
+        self.store.close()
+
+
+def build(settings: Settings, *, migrate: bool = True) -> Context:
+    """A context from settings; brings the schema to its head first."""
+    settings.require("label_studio_url", "label_studio_token")
+    store = Store(settings.database_url)
+    if migrate:
+        store.migrate()
+    files = Files(settings.data_dir / "files", max_image_pixels=settings.max_image_pixels)
+    return Context(
+        settings=settings,
+        store=store,
+        files=files,
+        label_studio=LabelStudioClient(settings.label_studio_url, settings.label_studio_token.get_secret_value()),
+        serving=Serving(store, files, settings.device),
+        enqueue=_sender(settings),
+        now=lambda: datetime.now(UTC),
+    )
+
+
+def celery_config(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration, the same for sender, worker and beat."""
+    config: dict[str, Any] = {
+        # Early acknowledgement on purpose: a lost message is found again by the reconciler, and no broker
+        # hands a long round to a second worker because a timeout passed.
+        "task_acks_late": False,
+        "task_ignore_result": True,
+        "task_default_queue": "wardround",
+        "worker_hijack_root_logger": False,
+        "worker_send_task_events": False,
+        "broker_connection_retry_on_startup": True,
+        "beat_schedule": {
+            "reconcile": {
+                "task": "wardround.reconcile",
+                "schedule": settings.reconcile_seconds,
+                # Ticks that nobody was there to take are worth nothing.
+                "options": {"expires": settings.reconcile_seconds},
+            }
+        },
+    }
+    if settings.broker_folder is None:
+        return config | {
+            "broker_url": settings.broker_url,
+            "worker_prefetch_multiplier": 1,
+            "broker_transport_options": {"visibility_timeout": 43_200, "confirm_publish": True},
+        }
+    broker.register()
+    return config | {
+        "broker_url": f"{broker.SCHEME}://localhost",
+        # On a polling broker a multiplier of 1 takes one message a second, however short the poll.
+        "worker_prefetch_multiplier": 4,
+        "broker_transport_options": broker.transport_options(_made(settings.broker_folder)),
+    }
+
+
+def _sender(settings: Settings) -> Enqueue:
+    from celery import Celery
+
+    app = Celery("wardround", set_as_current=False)
+    app.conf.update(celery_config(settings))
+
+    def enqueue(name: str, *args: Any) -> None:
+        try:
+            app.send_task(f"wardround.{name}", args=args, retry=False)
+        except app.connection_for_write().connection_errors + (OSError,) as error:
+            # Nothing is lost: beat's next reconciliation finds what this message would have said.
+            log.warning("the broker took no message %s%s: %s", name, args, error)
+
+    return enqueue
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def set_up_logging(settings: Settings) -> None:
+    """One line an event on stderr. Secrets are SecretStr and never reach a log."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    # httpx logs every URL it asks for, query and all; alembic and celery every time they have nothing to say.
+    for chatty in ("httpx", "alembic", "celery.worker.strategy", "celery.app.trace", "celery.beat"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,0 +1,167 @@
+"""JOURNEY 1: what Label Studio asks for is answered from stored predictions; only what is missing is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+import strategies
+from backend.context import Context
+from backend.errors import BadImage
+from backend.label_studio.errors import ForbiddenImageUrl, ImageTooLarge, LabelStudioRefused
+from backend.label_studio.payloads import LabelConfig, PredictRequest, ls_score, parse_label_config, regions
+from backend.serving import Served
+from backend.store import Session, predictions, projects, rounds
+from backend.tables import Project
+from backend.tables import Task as TaskRow
+
+if TYPE_CHECKING:
+    from model import Segmentation
+
+log = logging.getLogger(__name__)
+
+# Uncertainty to rank by, whatever the strategy: one number per image that compares across versions.
+_SCORED_BY = "entropy"
+_THRESHOLD = 0.5
+# A task outside the queue comes after it. Without a score it would come first on one database and last on another.
+_LAST = 1.0
+UNPUBLISHED = "wardround"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One task's answer: its regions, ready to be spliced into JSON, and its score (higher = ask sooner)."""
+
+    regions_json: str
+    score: float
+
+
+def answer(ctx: Context, request: PredictRequest) -> bytes:
+    """The body of `/predict`: one result per task, in order. No serving version yet is an ordinary, empty answer."""
+    with ctx.store.read() as s:
+        project = projects.get(s, request.project_id)
+        version = predictions.serving(s, project.id)
+        task_ids = [task.id for task in request.tasks]
+        stored = predictions.of_tasks(s, version.id, task_ids) if version else {}
+        ls_scores = _ls_scores(s, project.id, task_ids)
+    answers = {task_id: row.regions_json for task_id, row in stored.items()}
+    missing = [task_id for task_id in task_ids if task_id not in answers]
+    if version is not None and missing:
+        answers |= _compute_missing(ctx, project, ctx.serving.load(version), missing)
+    return _spliced(task_ids, answers, ls_scores, project.published_version or UNPUBLISHED)
+
+
+def compute(
+    ctx: Context,
+    project: Project,
+    served: Served,
+    tasks: Sequence[TaskRow],
+    on_task: Callable[[int], None] = lambda _done: None,
+) -> dict[int, Answer]:
+    """Predict tasks and store each at once. A task with a broken image gets its problem noted and no prediction.
+
+    `on_task` hears how many tasks are done. Raises what stops every task, such as an unreachable Label Studio.
+    """
+    config = parse_label_config(project.label_config)
+    answers: dict[int, Answer] = {}
+    for done, task in enumerate(tasks, start=1):
+        image_sha256 = image_of(ctx, task)
+        if image_sha256 is not None:
+            answers[task.id] = _predict(ctx, project, served, config, task, image_sha256)
+        on_task(done)
+    return answers
+
+
+def image_of(ctx: Context, task: TaskRow) -> str | None:
+    """The sha256 of the task's image, fetched on first need; None for a broken image, which the task remembers."""
+    if task.image_sha256 and ctx.files.has("images", task.image_sha256):
+        return task.image_sha256
+    if task.problem:
+        return None
+    try:
+        content = ctx.label_studio.fetch_image(task.image_url, ctx.settings.max_image_bytes)
+        sha256 = ctx.files.put_image(content)
+    except (BadImage, ForbiddenImageUrl, ImageTooLarge, LabelStudioRefused) as error:
+        if error.retryable:
+            raise
+        log.warning("task %s is left out: %s", task.id, error)
+        with ctx.store.begin() as s:
+            projects.change_task(s, task.id, problem=str(error))
+        return None
+    with ctx.store.begin() as s:
+        projects.change_task(s, task.id, image_sha256=sha256)
+    return sha256
+
+
+def prompt_for(project: Project, task: TaskRow, label: str) -> str:
+    """The text for one label: the task's own, else the project's, else the label's name. `{label}` is filled in."""
+    return (task.prompt or project.prompts.get(label) or label).replace("{label}", label)
+
+
+def _predict(
+    ctx: Context, project: Project, served: Served, config: LabelConfig, task: TaskRow, image_sha256: str
+) -> Answer:
+    image = ctx.files.image(image_sha256)
+    prompts = [prompt_for(project, task, label) for label in config.labels]
+    seed = int.from_bytes(hashlib.sha256(f"{image_sha256} {served.version.id}".encode()).digest()[:4], "big")
+    found = served.segmenter.segment_many([image] * len(prompts), prompts, n_draws=ctx.settings.n_draws, seed=seed)
+    regions_json = orjson.dumps(_regions(config, found)).decode()
+    # The image is asked for the label that is least certain.
+    score = max(strategies.get(_SCORED_BY).score(segmentation.draws) for segmentation in found)
+    row = {
+        "task_id": task.id,
+        "model_version_id": served.version.id,
+        "regions_json": regions_json,
+        "score": float(score),
+        "embedding": found[0].embedding.astype("<f4").tobytes(),
+        "created_at": ctx.now(),
+    }
+    with ctx.store.begin() as s:
+        predictions.add(s, [row])
+    return Answer(regions_json, float(score))
+
+
+def _regions(config: LabelConfig, found: Sequence[Segmentation]) -> list[dict[str, Any]]:
+    masks = {label: one.probability > _THRESHOLD for label, one in zip(config.labels, found, strict=True)}
+    confidence = {
+        label: float(one.probability[masks[label]].mean())
+        for label, one in zip(config.labels, found, strict=True)
+        if masks[label].any()
+    }
+    return regions(config, masks, confidence)
+
+
+def _compute_missing(ctx: Context, project: Project, served: Served, task_ids: Sequence[int]) -> dict[int, str]:
+    with ctx.store.read() as s:
+        known = projects.tasks(s, task_ids)
+    unknown = [task_id for task_id in task_ids if task_id not in known]
+    if unknown:
+        log.info("tasks %s are not known yet; the next reconciliation brings them", unknown)
+    found = compute(ctx, project, served, list(known.values()))
+    return {task_id: answer.regions_json for task_id, answer in found.items()}
+
+
+def _ls_scores(s: Session, project_id: int, task_ids: Sequence[int]) -> dict[int, float]:
+    """LS scores by the published queue, so that an answer given on request does not disturb its order."""
+    published = rounds.latest_published(s, project_id)
+    if published is None:
+        return {}
+    size = predictions.queue_size(s, published.id)
+    return {task_id: ls_score(rank, size) for task_id, rank in predictions.ranks(s, published.id, task_ids).items()}
+
+
+def _spliced(
+    task_ids: Sequence[int], answers: dict[int, str], ls_scores: dict[int, float], model_version: str
+) -> bytes:
+    # Region lists are long and finished: building the JSON anew costs a hundred times more than joining it.
+    name = orjson.dumps(model_version).decode()
+    parts = [
+        f'{{"result":{answers.get(task_id, "[]")},"score":{ls_scores.get(task_id, _LAST)},"model_version":{name}}}'
+        for task_id in task_ids
+    ]
+    return ('{"results":[' + ",".join(parts) + "]}").encode()

@@ -1,0 +1,108 @@
+"""Fine-tune on the frozen training set: a candidate model version, its checkpoint on disk first."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from backend.rounds.job import Job, Write, nothing
+from backend.serving import Served
+from backend.store import Session, predictions, rounds
+from backend.tables import Role, Round, RoundItem
+
+if TYPE_CHECKING:
+    from model import Example, Progress, Segmenter, TrainConfig
+
+# The model room is imported inside the functions that run it: worker, beat and CLI import this module too, and none
+# of them should pay for torch.
+
+
+def step(job: Job) -> Write:
+    """Train, write the checkpoint, register the candidate. Resumes from the training state a killed process left."""
+    from model import fine_tune
+
+    with job.ctx.store.read() as s:
+        items = rounds.items(s, job.round.id, Role.train)
+        groups = rounds.groups(s, items)
+    if not items or job.round.candidate_id is not None:
+        return nothing
+    incumbent = job.ctx.serving.current(job.project.id)
+    examples = examples_of(job, items, groups)
+    work = job.ctx.files.work(f"round-{job.round.id}")
+    started = time.monotonic()
+    config = train_config(job)
+    trained = fine_tune(
+        _start(job, incumbent), examples, config, on_progress=_reporter(job), resume_from=work / "training-state"
+    )
+    card = {
+        "project": job.project.id,
+        "round": job.round.number,
+        "parent": incumbent.version.number if incumbent else None,
+        "n_examples": len(examples),
+        "train_config": config.to_dict(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    trained.save(work / "candidate.safetensors", card)
+    checkpoint_sha256 = job.ctx.files.put_checkpoint(work / "candidate.safetensors")
+
+    def write(s: Session) -> dict[str, Any]:
+        version = predictions.add_version(
+            s, job.project.id, parent_id=incumbent.version.id if incumbent else None,
+            checkpoint_sha256=checkpoint_sha256, card=card, now=job.ctx.now(),
+        )  # fmt: skip
+        shutil.rmtree(work, ignore_errors=True)
+        return {"candidate_id": version.id, "incumbent_id": version.parent_id}
+
+    return write
+
+
+def examples_of(job: Job, items: Sequence[RoundItem], groups: dict[int, str]) -> list[Example]:
+    """The items as files that the model room can read; the group of each task rides along."""
+    from model import Example
+
+    files = job.ctx.files
+    return [
+        Example(
+            image=files.path("images", item.image_sha256),
+            mask=files.path("masks", item.mask_sha256),
+            prompt=item.prompt,
+            group=groups[item.task_id],
+        )
+        for item in items
+    ]
+
+
+def train_config(job: Job) -> TrainConfig:
+    """What the settings and the round's seed ask of the training."""
+    from model import TrainConfig
+
+    settings = job.ctx.settings
+    return TrainConfig(
+        seed=job.round.seed,
+        max_steps=settings.train_max_steps,
+        time_limit_seconds=settings.train_time_limit_seconds,
+    )
+
+
+def _start(job: Job, incumbent: Served | None) -> Segmenter:
+    from model import ModelConfig, Segmenter
+
+    if incumbent is not None:
+        return incumbent.segmenter
+    config = ModelConfig(backbone=job.ctx.settings.backbone)
+    return Segmenter.create(config, seed=job.project.id, device=job.ctx.serving.device)
+
+
+def _reporter(job: Job) -> Callable[[Progress], None]:
+    row: Round = job.round
+
+    def report(progress: Progress) -> None:
+        eta = progress.seconds / max(progress.step, 1) * (progress.max_steps - progress.step)
+        job.claim.report(
+            "train", progress.step, progress.max_steps, epoch=progress.epoch, loss=round(progress.loss, 4),
+            eta_seconds=round(min(eta, job.ctx.settings.train_time_limit_seconds), 1), round=row.number,
+        )  # fmt: skip
+
+    return report

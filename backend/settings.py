@@ -1,0 +1,85 @@
+"""Every knob of the service, read from the environment (prefix `WARDROUND_`). Built only by entry points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backend.errors import BadSettings
+
+
+class Settings(BaseSettings):
+    """One field a setting; units stand in the names, the help texts in `description`."""
+
+    model_config = SettingsConfigDict(env_prefix="WARDROUND_", frozen=True, extra="forbid")
+
+    data_dir: Path = Field(Path("wardround-data"), description="Folder of the database, images, masks, checkpoints.")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder.")
+    broker_url: str = Field("", description="Celery broker URL; empty: the embedded file broker in the data folder.")
+
+    label_studio_url: str = Field("", description="Where Label Studio answers, for example https://labels.example.org")
+    label_studio_token: SecretStr = Field(SecretStr(""), description="Personal access token (or legacy token).")
+    public_url: str = Field("http://127.0.0.1:9090", description="Where Label Studio reaches this API.")
+    api_token: SecretStr = Field(SecretStr(""), description="Secret of the API: basic auth password or bearer token.")
+    webhook_secret: SecretStr = Field(SecretStr(""), description="Secret that Label Studio's webhook must show.")
+    api_host: str = Field("127.0.0.1", description="Address the API listens on.")
+    api_port: int = Field(9090, ge=1, le=65535, description="Port the API listens on.")
+
+    backbone: str = Field("tiny", description="CLIP backbone of new projects.")
+    strategy: str = Field("entropy", description="Query strategy that ranks the pool.")
+    annotations_per_round: int = Field(20, ge=1, description="New annotations that open a round.")
+    schedule_hours: float = Field(0.0, ge=0, description="Open a round after so many hours with news; 0: never.")
+    held_out_share: float = Field(0.2, gt=0, lt=1, description="Share of groups kept for evaluation, for ever.")
+    random_share: float = Field(0.1, ge=0, lt=1, description="Share of the queue served at random, as the control.")
+    n_draws: int = Field(8, ge=1, le=256, description="Stochastic forward passes per image.")
+    train_max_steps: int = Field(400, ge=1, description="Optimiser steps of a round at most.")
+    train_time_limit_seconds: float = Field(600.0, gt=0, description="Training time of a round at most.")
+    promotion_margin: float = Field(0.02, ge=0, description="Mean held-out Dice a candidate may lose by, at most.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    threads: int = Field(0, ge=0, description="CPU threads of a training process; 0: torch's own choice.")
+
+    reconcile_seconds: float = Field(60.0, gt=0, description="How often Label Studio is asked for what webhooks lost.")
+    lease_seconds: float = Field(120.0, gt=0, description="A round without a heartbeat for so long is taken over.")
+    max_attempts: int = Field(3, ge=1, description="Crashes of one step of a round before the round fails.")
+    max_image_bytes: int = Field(64_000_000, ge=1, description="Larger image files are refused.")
+    max_image_pixels: int = Field(64_000_000, ge=1, description="Images with more pixels are refused undecoded.")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @field_validator("label_studio_url", "public_url")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    def model_post_init(self, _context: Any) -> None:
+        folder = self.data_dir.expanduser().resolve()
+        object.__setattr__(self, "data_dir", folder)
+        if not self.database_url:
+            object.__setattr__(self, "database_url", f"sqlite:///{folder / 'wardround.db'}")
+
+    @property
+    def broker_folder(self) -> Path | None:
+        """Folder of the embedded broker, or None when `broker_url` names a real one."""
+        return None if self.broker_url else self.data_dir / "broker"
+
+    def require(self, *names: str) -> None:
+        """Raise BadSettings for the named settings that are empty."""
+        empty = [name for name in names if not _text(getattr(self, name))]
+        if empty:
+            wanted = ", ".join(f"WARDROUND_{name.upper()}" for name in empty)
+            raise BadSettings(f"set {wanted} in the environment; .env.example explains each")
+
+
+def load() -> Settings:
+    """Settings from the environment; BadSettings names every unusable one."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"WARDROUND_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors() if e["loc"])
+        raise BadSettings(f"unusable settings: {problems}") from None
+
+
+def _text(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -1,0 +1,88 @@
+"""Rows of model versions, of their predictions and of the queues made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.orm import Session
+
+from backend.errors import NotFound
+from backend.store.projects import chunks, insert_ignoring
+from backend.tables import ModelVersion, Prediction, Query, Task
+
+
+def version(s: Session, version_id: int) -> ModelVersion:
+    row = s.get(ModelVersion, version_id)
+    if row is None:
+        raise NotFound(f"there is no model version {version_id}")
+    return row
+
+
+def serving(s: Session, project_id: int) -> ModelVersion | None:
+    wanted = select(ModelVersion).where(ModelVersion.project_id == project_id, ModelVersion.serving)
+    return s.scalars(wanted).first()
+
+
+def add_version(
+    s: Session, project_id: int, *, parent_id: int | None, checkpoint_sha256: str, card: dict[str, Any], now: datetime
+) -> ModelVersion:
+    highest = select(func.coalesce(func.max(ModelVersion.number), 0)).where(ModelVersion.project_id == project_id)
+    row = ModelVersion(
+        project_id=project_id, number=(s.scalar(highest) or 0) + 1, parent_id=parent_id,
+        checkpoint_sha256=checkpoint_sha256, card=card, serving=False, created_at=now,
+    )  # fmt: skip
+    s.add(row)
+    s.flush()
+    return row
+
+
+def serve(s: Session, project_id: int, version_id: int) -> None:
+    """Make one version the serving one; the index allows no second."""
+    s.execute(update(ModelVersion).where(ModelVersion.project_id == project_id).values(serving=False))
+    s.execute(update(ModelVersion).where(ModelVersion.id == version_id).values(serving=True))
+
+
+def of_tasks(s: Session, version_id: int, task_ids: Sequence[int]) -> dict[int, Prediction]:
+    found: dict[int, Prediction] = {}
+    for chunk in chunks(task_ids):
+        wanted = select(Prediction).where(Prediction.model_version_id == version_id, Prediction.task_id.in_(chunk))
+        found.update({row.task_id: row for row in s.scalars(wanted)})
+    return found
+
+
+def tasks_without(s: Session, project_id: int, version_id: int) -> Sequence[Task]:
+    """Sound tasks of the project that the version has not predicted, by id."""
+    predicted = exists().where(Prediction.task_id == Task.id, Prediction.model_version_id == version_id)
+    wanted = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None), Task.problem.is_(None))
+    return s.scalars(wanted.where(~predicted).order_by(Task.id)).all()
+
+
+def add(s: Session, rows: Iterable[dict[str, Any]]) -> None:
+    """Insert predictions; one that another process stored meanwhile stays as it is."""
+    for row in rows:
+        s.execute(insert_ignoring(s, Prediction, row))
+
+
+def write_queue(s: Session, rows: Iterable[Query]) -> None:
+    s.add_all(rows)
+    s.flush()
+
+
+def queue(s: Session, round_id: int) -> Sequence[Query]:
+    return s.scalars(select(Query).where(Query.round_id == round_id).order_by(Query.rank)).all()
+
+
+def ranks(s: Session, round_id: int, task_ids: Sequence[int]) -> dict[int, int]:
+    """Rank of each of the tasks in the round's queue; tasks outside it are absent."""
+    found: dict[int, int] = {}
+    for chunk in chunks(task_ids):
+        wanted = select(Query.task_id, Query.rank).where(Query.round_id == round_id, Query.task_id.in_(chunk))
+        found.update({task_id: rank for task_id, rank in s.execute(wanted)})
+    return found
+
+
+def queue_size(s: Session, round_id: int) -> int:
+    return s.scalar(select(func.count()).select_from(Query).where(Query.round_id == round_id)) or 0

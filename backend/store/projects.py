@@ -1,0 +1,96 @@
+"""Rows of connected projects and of the tasks in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import exists, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from backend.errors import NotConnected, NotFound
+from backend.tables import Annotation, Base, Project, Task
+
+_CHUNK = 500  # SQLite bounds the number of parameters in one statement
+
+
+def get(s: Session, project_id: int) -> Project:
+    """The connected project; NotConnected says how to connect it."""
+    project = s.get(Project, project_id)
+    if project is None:
+        raise NotConnected(f"project {project_id} is not connected; run `wardround connect {project_id}`")
+    return project
+
+
+def find(s: Session, project_id: int) -> Project | None:
+    return s.get(Project, project_id)
+
+
+def every(s: Session) -> Sequence[Project]:
+    return s.scalars(select(Project).order_by(Project.id)).all()
+
+
+def save(s: Session, project: Project) -> None:
+    s.merge(project)
+
+
+def change(s: Session, project_id: int, **values: Any) -> None:
+    s.execute(update(Project).where(Project.id == project_id).values(**values))
+
+
+def add_tasks(s: Session, rows: Iterable[dict[str, Any]]) -> None:
+    """Insert tasks that are not known yet; a known task keeps its group and its side of the held-out line."""
+    for row in rows:
+        s.execute(insert_ignoring(s, Task, row))
+
+
+def task(s: Session, task_id: int) -> Task:
+    found = s.get(Task, task_id)
+    if found is None:
+        raise NotFound(f"task {task_id} is not known; the next reconciliation brings it if Label Studio has it")
+    return found
+
+
+def tasks(s: Session, task_ids: Sequence[int]) -> dict[int, Task]:
+    found: dict[int, Task] = {}
+    for chunk in chunks(task_ids):
+        found.update({row.id: row for row in s.scalars(select(Task).where(Task.id.in_(chunk)))})
+    return found
+
+
+def all_tasks(s: Session, project_id: int) -> Sequence[Task]:
+    return s.scalars(
+        select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None)).order_by(Task.id)
+    ).all()
+
+
+def unlabelled_tasks(s: Session, project_id: int) -> Sequence[Task]:
+    """Tasks that no person has answered or skipped, held out or not, broken or not, by id."""
+    answered = exists().where(Annotation.task_id == Task.id, Annotation.deleted_at.is_(None))
+    wanted = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None), ~answered)
+    return s.scalars(wanted.order_by(Task.id)).all()
+
+
+def change_task(s: Session, task_id: int, **values: Any) -> None:
+    s.execute(update(Task).where(Task.id == task_id).values(**values))
+
+
+def mark_tasks_deleted(s: Session, task_ids: Sequence[int], now: datetime) -> None:
+    for chunk in chunks(task_ids):
+        s.execute(update(Task).where(Task.id.in_(chunk), Task.deleted_at.is_(None)).values(deleted_at=now))
+
+
+def insert_ignoring(s: Session, table: type[Base], values: dict[str, Any]) -> Any:
+    """INSERT that leaves an existing row alone, in the words of the session's database."""
+    dialect = s.get_bind().dialect.name
+    make = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}.get(dialect)
+    if make is None:
+        return insert(table).values(**values)
+    return make(table).values(**values).on_conflict_do_nothing()
+
+
+def chunks(ids: Sequence[int]) -> Iterable[Sequence[int]]:
+    for start in range(0, len(ids), _CHUNK):
+        yield ids[start : start + _CHUNK]

@@ -1,0 +1,274 @@
+"""The schema, readable as documentation. Ids of projects, tasks and annotations are Label Studio's own."""
+
+from __future__ import annotations
+
+import enum
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in, aware UTC datetimes out; SQLite forgets time zones, so they are put back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a datetime without a time zone cannot be stored")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+class RoundStatus(enum.StrEnum):
+    """The last thing a round has finished; the machine in `backend/rounds` knows what follows."""
+
+    opened = "opened"
+    selected = "selected"
+    trained = "trained"
+    evaluated = "evaluated"
+    decided = "decided"
+    rescored = "rescored"
+    done = "done"
+    failed = "failed"
+
+
+class Verdict(enum.StrEnum):
+    """What became of a round's candidate; `initial`: there was nothing to train on yet."""
+
+    initial = "initial"
+    promoted = "promoted"
+    kept = "kept"
+
+
+class Trigger(enum.StrEnum):
+    """Why a round was opened."""
+
+    first = "first"
+    annotations = "annotations"
+    schedule = "schedule"
+    request = "request"
+
+
+class Role(enum.StrEnum):
+    """What a frozen annotation does in a round."""
+
+    train = "train"
+    held_out = "held_out"
+
+
+class Arm(enum.StrEnum):
+    """Why a task stands where it stands in the queue."""
+
+    strategy = "strategy"
+    random = "random"
+    held_out = "held_out"
+
+
+FINISHED = (RoundStatus.done, RoundStatus.failed)
+_UNFINISHED_SQL = "status NOT IN ('done', 'failed')"
+
+
+def _words(kind: type[enum.StrEnum], name: str) -> Enum:
+    # Plain VARCHAR + CHECK: adding a word later is one migration on both databases.
+    return Enum(kind, name=name, native_enum=False, create_constraint=True, length=16, values_callable=_values)
+
+
+def _values(kind: type[enum.StrEnum]) -> list[str]:
+    return [word.value for word in kind]
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can speak of it."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, dict[str, str]: JSON}
+
+
+class Project(Base):
+    """A connected Label Studio project."""
+
+    __tablename__ = "projects"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    title: Mapped[str] = mapped_column(Text)
+    label_config: Mapped[str] = mapped_column(Text)
+    prompts: Mapped[dict[str, str]]  # label -> prompt
+    group_field: Mapped[str] = mapped_column(String(200))  # key of task data that names the patient, video, volume
+    prompt_field: Mapped[str] = mapped_column(String(200))  # key of task data that overrides the prompt of its task
+    published_version: Mapped[str | None] = mapped_column(String(200))  # model_version that Label Studio serves
+    reconciled_until: Mapped[datetime | None]  # changes up to here have been pulled
+    connected_at: Mapped[datetime]
+
+
+class Task(Base):
+    """One image to segment. `held_out` is drawn once, from the group's hash, and never changes."""
+
+    __tablename__ = "tasks"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    image_url: Mapped[str] = mapped_column(Text)
+    group_key: Mapped[str] = mapped_column(Text)
+    prompt: Mapped[str | None] = mapped_column(Text)
+    held_out: Mapped[bool]
+    image_sha256: Mapped[str | None] = mapped_column(String(64))
+    problem: Mapped[str | None] = mapped_column(Text)  # why rounds go on without this task
+    created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+
+class Annotation(Base):
+    """A person's answer. Never erased: `deleted_at` marks. A delete heard before its create has no task yet."""
+
+    __tablename__ = "annotations"
+    __table_args__ = (CheckConstraint("task_id IS NOT NULL OR deleted_at IS NOT NULL", name="task_or_deleted"),)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    task_id: Mapped[int | None] = mapped_column(ForeignKey("tasks.id"), index=True)
+    completed_by: Mapped[int | None]
+    lead_time_seconds: Mapped[float | None]
+    parent_prediction: Mapped[int | None]  # Label Studio's id of the pre-annotation it started from
+    skipped: Mapped[bool]
+    problem: Mapped[str | None] = mapped_column(Text)  # why its masks cannot be used
+    created_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime | None]
+    received_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+
+class Mask(Base):
+    """One label's mask of an annotation; an empty mask says that the label is not in the image."""
+
+    __tablename__ = "masks"
+    annotation_id: Mapped[int] = mapped_column(ForeignKey("annotations.id"), primary_key=True)
+    label: Mapped[str] = mapped_column(String(200), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+
+
+class ModelVersion(Base):
+    """Immutable weights and what is known of them. At most one serves a project."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (
+        UniqueConstraint("project_id", "number"),
+        Index(
+            "uq_model_versions_serving",
+            "project_id",
+            unique=True,
+            sqlite_where=text("serving"),
+            postgresql_where=text("serving"),
+        ),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    number: Mapped[int]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    checkpoint_sha256: Mapped[str] = mapped_column(String(64))
+    card: Mapped[dict[str, Any]]
+    serving: Mapped[bool]
+    created_at: Mapped[datetime]
+
+
+class Round(Base):
+    """Train, evaluate, promote, rescore, publish. One unfinished round per project."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (
+        UniqueConstraint("project_id", "number"),
+        Index(
+            "uq_rounds_unfinished",
+            "project_id",
+            unique=True,
+            sqlite_where=text(_UNFINISHED_SQL),
+            postgresql_where=text(_UNFINISHED_SQL),
+        ),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    number: Mapped[int]
+    status: Mapped[RoundStatus] = mapped_column(_words(RoundStatus, "status"))
+    trigger: Mapped[Trigger] = mapped_column(_words(Trigger, "trigger"))
+    verdict: Mapped[Verdict | None] = mapped_column(_words(Verdict, "verdict"))
+    strategy: Mapped[str] = mapped_column(String(64))
+    seed: Mapped[int]
+    candidate_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    incumbent_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    evaluation: Mapped[dict[str, Any] | None]  # candidate and incumbent on the same held-out items, and the interval
+    left_out: Mapped[dict[str, str] | None]  # task id -> why the round went on without it
+    published_version: Mapped[str | None] = mapped_column(String(200))
+    claim: Mapped[str | None] = mapped_column(String(64))  # who runs it
+    heartbeat_at: Mapped[datetime | None]
+    attempts: Mapped[int]  # crashes since the last finished step
+    progress: Mapped[dict[str, Any] | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    opened_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class RoundItem(Base):
+    """Provenance: which mask of which annotation a round trained or evaluated on. Frozen when the round selects."""
+
+    __tablename__ = "round_items"
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    annotation_id: Mapped[int] = mapped_column(ForeignKey("annotations.id"), primary_key=True)
+    label: Mapped[str] = mapped_column(String(200), primary_key=True)
+    task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"), index=True)
+    role: Mapped[Role] = mapped_column(_words(Role, "role"))
+    image_sha256: Mapped[str] = mapped_column(String(64))
+    mask_sha256: Mapped[str] = mapped_column(String(64))
+    prompt: Mapped[str] = mapped_column(Text)
+
+
+class Prediction(Base):
+    """The model's answer for one task by one model version, kept as the JSON that Label Studio gets."""
+
+    __tablename__ = "predictions"
+    __table_args__ = (UniqueConstraint("task_id", "model_version_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), index=True)
+    regions_json: Mapped[str] = mapped_column(Text)
+    score: Mapped[float]  # higher = ask sooner
+    embedding: Mapped[bytes] = mapped_column(LargeBinary)  # (D,) float32, L2-normalised
+    created_at: Mapped[datetime]
+
+
+class Query(Base):
+    """The ranked pool of one round: rank 0 is served first."""
+
+    __tablename__ = "queries"
+    __table_args__ = (UniqueConstraint("round_id", "task_id"),)
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    rank: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
+    score: Mapped[float | None]
+    arm: Mapped[Arm] = mapped_column(_words(Arm, "arm"))

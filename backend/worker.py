@@ -1,0 +1,77 @@
+"""ENTRY POINT: Celery tasks. Each says "look", then the journeys look in the database what there is to do."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from celery import Celery, signals
+
+from backend import annotations, context, rounds
+from backend.errors import WardroundError
+from backend.settings import load
+from backend.store import projects
+
+log = logging.getLogger(__name__)
+
+app = Celery("wardround")
+app.add_defaults(lambda: context.celery_config(load()))
+
+_children: set[subprocess.Popen[bytes]] = set()
+_stopping = threading.Event()
+
+
+@functools.cache
+def _ctx() -> context.Context:
+    return context.build(load())
+
+
+@app.task(name="wardround.run_round")
+def run_round(round_id: int) -> None:
+    """Supervise a fresh process: it may use torch and the GPU as it likes, and its end frees all of it."""
+    if _stopping.is_set():
+        return  # the database keeps the round; the next worker finds it
+    child = subprocess.Popen([sys.executable, "-m", "backend.cli", "run-round", str(round_id)])
+    _children.add(child)
+    try:
+        log.info("round %s ran in process %s, exit status %s", round_id, child.pid, child.wait())
+    finally:
+        _children.discard(child)
+
+
+@app.task(name="wardround.open_if_due")
+def open_if_due(project_id: int) -> None:
+    """After news of a project: open a round when one is due."""
+    rounds.open_if_due(_ctx(), project_id)
+
+
+@app.task(name="wardround.reconcile")
+def reconcile() -> None:
+    """Find what messages and webhooks lost: annotations, due rounds, rounds that nobody runs."""
+    ctx = _ctx()
+    with ctx.store.read() as s:
+        known = projects.every(s)
+    for project in known:
+        try:
+            log.debug("project %s: %s", project.id, annotations.reconcile(ctx, project))
+            rounds.open_if_due(ctx, project.id)
+        except WardroundError as error:
+            log.error("project %s could not be reconciled: %s", project.id, error)
+    rounds.resume_unclaimed(ctx)
+
+
+@signals.worker_shutting_down.connect
+def _stop_children(**_: Any) -> None:
+    """Have running rounds hand themselves back; the worker waits for their processes to end."""
+    _stopping.set()
+    for child in list(_children):
+        child.terminate()
+
+
+@signals.setup_logging.connect
+def _log_as_configured(**_: Any) -> None:
+    context.set_up_logging(load())

@@ -1,0 +1,95 @@
+"""A context over a real database and files, with a Label Studio in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from backend import annotations
+from backend.context import Context
+from backend.files import Files
+from backend.serving import Serving
+from backend.settings import Settings
+from backend.store import Store, projects
+from backend.tables import Project
+from tests.backend.fakes import START, FakeLabelStudio
+
+
+@dataclass
+class World:
+    """Everything a journey touches, and handles to disturb it."""
+
+    ctx: Context
+    label_studio: FakeLabelStudio
+    sent: list[tuple[Any, ...]] = field(default_factory=list)
+
+    @property
+    def project(self) -> Project:
+        with self.ctx.store.read() as s:
+            return projects.get(s, self.label_studio.project_id)
+
+    def pull(self) -> None:
+        annotations.reconcile(self.ctx, self.project)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A migrated, empty database: each test runs on SQLite and on PostgreSQL."""
+    url = (
+        f"sqlite:///{tmp_path / 'test.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    )
+    store = Store(url)
+    store.migrate()
+    yield store
+    store.migrate("base")
+    store.close()
+
+
+@pytest.fixture
+def world(store: Store, tmp_path: Path) -> World:
+    """A connected project without tasks. Training is one step: these tests are about rounds, not about Dice."""
+    settings = Settings(
+        data_dir=tmp_path,
+        label_studio_url="http://label-studio.test",
+        label_studio_token=SecretStr("a-token"),
+        api_token=SecretStr("the-api-token"),
+        webhook_secret=SecretStr("the-webhook-secret"),
+        annotations_per_round=4,
+        held_out_share=0.3,
+        n_draws=2,
+        train_max_steps=1,
+        lease_seconds=60,
+        device="cpu",
+    )
+    files = Files(tmp_path / "files", max_image_pixels=settings.max_image_pixels)
+    label_studio = FakeLabelStudio()
+    sent: list[tuple[Any, ...]] = []
+    ctx = Context(
+        settings=settings,
+        store=store,
+        files=files,
+        label_studio=label_studio,  # type: ignore[arg-type]
+        serving=Serving(store, files, settings.device),
+        enqueue=lambda *message: sent.append(message),
+        now=lambda: datetime.now(UTC),
+    )
+    with store.begin() as s:
+        projects.save(
+            s,
+            Project(
+                id=label_studio.project_id,
+                title="fake",
+                label_config=label_studio.label_config,
+                prompts={"Lesion": "a bright disc"},
+                group_field="group",
+                prompt_field="prompt",
+                connected_at=START,
+            ),
+        )
+    return World(ctx, label_studio, sent)

@@ -1,0 +1,137 @@
+"""Journey 1: stored answers first, misses computed once, and one result per task whatever happens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from backend import predictions, rounds
+from backend.errors import NotConnected
+from backend.label_studio.errors import LabelStudioUnreachable
+from backend.label_studio.masks import masks_of
+from backend.label_studio.payloads import PredictRequest, parse_label_config
+from backend.store import predictions as rows
+from backend.store import projects
+from tests.backend.conftest import World
+from tests.backend.fakes import LABEL_CONFIG, SIDE
+from tests.backend.test_rounds import annotate_both_sides, populate, run_first_round
+
+PROJECT = 1
+
+
+def ask(world: World, *task_ids: int, project_id: int = PROJECT) -> list[dict[str, Any]]:
+    tasks = [world.label_studio.task_rows[task_id] for task_id in task_ids]
+    body = predictions.answer(world.ctx, PredictRequest(project_id, LABEL_CONFIG, tasks, None))
+    results: list[dict[str, Any]] = json.loads(body)["results"]
+    return results
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[World]:
+    """A world with a serving version and a published queue."""
+    populate(world)
+    run_first_round(world)
+    annotate_both_sides(world)
+    assert rounds.run(world.ctx, rounds.open_now(world.ctx, PROJECT))
+    yield world
+
+
+def test_before_the_first_version_every_task_gets_an_empty_answer(world: World) -> None:
+    populate(world, 3)
+    assert [result["result"] for result in ask(world, 3, 1)] == [[], []]
+
+
+def test_stored_predictions_are_answered_without_the_model(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served.ctx.serving, "load", lambda _version: pytest.fail("the model was asked"))
+    assert len(ask(served, 1, 2, 3)) == 3
+
+
+def test_only_what_is_missing_is_computed_and_only_once(served: World) -> None:
+    served.label_studio.add_task(90)
+    served.label_studio.add_task(91)
+    served.pull()
+    version = served.ctx.serving.version(PROJECT)
+    assert version is not None
+    served.label_studio.fetched.clear()
+    first = ask(served, 90, 1)
+    assert len(served.label_studio.fetched) == 1
+    with served.ctx.store.read() as s:
+        assert set(rows.of_tasks(s, version.id, [90, 91])) == {90}
+    assert ask(served, 90, 1) == first
+    assert len(served.label_studio.fetched) == 1
+
+
+def test_answers_come_in_the_order_of_the_question_with_the_published_name(served: World) -> None:
+    forward, backward = ask(served, 1, 2, 3), ask(served, 3, 2, 1)
+    assert forward == backward[::-1]
+    assert {result["model_version"] for result in forward} == {served.project.published_version}
+
+
+def test_an_answer_on_request_does_not_disturb_the_queue(served: World) -> None:
+    queue = served.label_studio.served_order(PROJECT)
+    scores = [result["score"] for result in ask(served, *queue)]
+    assert scores == sorted(scores)
+    assert len(set(scores)) == len(scores)
+    served.label_studio.add_task(90)
+    served.pull()
+    assert ask(served, 90)[0]["score"] > max(scores)
+
+
+def test_a_broken_image_gets_an_empty_answer_and_the_others_theirs(served: World) -> None:
+    served.label_studio.add_task(90, content=b"\xff\xd8\xff no picture")
+    served.label_studio.add_task(91)
+    served.pull()
+    answers = ask(served, 90, 91)
+    assert answers[0]["result"] == []
+    with served.ctx.store.read() as s:
+        assert projects.task(s, 90).problem
+        assert projects.task(s, 91).problem is None
+
+
+def test_a_task_that_label_studio_made_this_second_gets_an_empty_answer(served: World) -> None:
+    served.label_studio.add_task(92)
+    assert ask(served, 92)[0]["result"] == []
+
+
+def test_label_studio_down_is_said_not_hidden(served: World) -> None:
+    served.label_studio.add_task(90)
+    served.pull()
+    served.label_studio.down = True
+    with pytest.raises(LabelStudioUnreachable):
+        ask(served, 90)
+    served.label_studio.down = False
+    with served.ctx.store.read() as s:
+        assert projects.task(s, 90).problem is None, "a pause of Label Studio is not the task's fault"
+
+
+def test_a_project_that_is_not_connected_is_told_how_to_be(world: World) -> None:
+    populate(world, 1)
+    with pytest.raises(NotConnected, match="wardround connect 44"):
+        ask(world, 1, project_id=44)
+
+
+def test_regions_have_the_natural_resolution_of_the_image(served: World) -> None:
+    config = parse_label_config(LABEL_CONFIG)
+    painted = [result["result"] for result in ask(served, *served.label_studio.task_rows) if result["result"]]
+    for regions in painted:
+        assert masks_of(regions, config)["Lesion"].shape == (SIDE, SIDE)
+
+
+def test_the_prompt_is_the_tasks_own_else_the_projects_else_the_label(world: World) -> None:
+    from dataclasses import replace
+
+    from backend.tables import Project, Task
+
+    project = Project(prompts={"Lesion": "a bright {label}"})
+    assert predictions.prompt_for(project, Task(prompt=None), "Lesion") == "a bright Lesion"
+    assert predictions.prompt_for(project, Task(prompt=None), "Cyst") == "Cyst"
+    assert predictions.prompt_for(project, Task(prompt="two of {label}"), "Cyst") == "two of Cyst"
+    fake = world.label_studio
+    fake.add_task(1)
+    fake.task_rows[1] = replace(fake.task_rows[1], data=fake.task_rows[1].data | {"prompt": "a small disc"})
+    world.pull()
+    with world.ctx.store.read() as s:
+        assert projects.task(s, 1).prompt == "a small disc"
