@@ -1,0 +1,1 @@
+"""Small programs for the Makefile; not part of the product."""
