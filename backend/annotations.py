@@ -3,8 +3,6 @@
 Every way in ends in the same upserts, so events that come twice, late or in the wrong order leave the same rows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterable

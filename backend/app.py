@@ -1,7 +1,5 @@
 """ENTRY POINT: the HTTP routes. Each parses, calls one function of a journey and shapes the answer."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hmac
@@ -24,6 +22,31 @@ from backend.store import projects
 log = logging.getLogger(__name__)
 
 _MAX_BODY_BYTES = 512_000_000  # one request carries every selected task, predictions and all
+
+
+class _Secrets:
+    """The two secrets callers may show. Compared in constant time, never logged."""
+
+    def __init__(self, api_token: str, webhook_secret: str) -> None:
+        self._api_token = api_token
+        self._webhook_secret = webhook_secret
+
+    def api(self, request: Request) -> None:
+        """Basic auth with the token as password (what Label Studio sends), or the token as bearer."""
+        if not self._shows_token(request):
+            raise NotAuthorised("show WARDROUND_API_TOKEN as basic auth password (user wardround) or as bearer token")
+
+    def api_or_webhook(self, request: Request) -> None:
+        """Label Studio's webhook shows our header; its "Start training" comes with basic auth instead."""
+        shown = request.headers.get(SECRET_HEADER, "")
+        if not _same(shown, self._webhook_secret) and not self._shows_token(request):
+            raise NotAuthorised(f"show WARDROUND_WEBHOOK_SECRET in the header {SECRET_HEADER}")
+
+    def _shows_token(self, request: Request) -> bool:
+        kind, _, value = request.headers.get("Authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return _same(value, self._api_token)
+        return kind.lower() == "basic" and _same(_password(value), self._api_token)
 
 
 def create_app(ctx: Context) -> FastAPI:
@@ -89,31 +112,6 @@ def _add_report_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> None:
     @app.get("/api/projects/{project_id}/queue", dependencies=[Depends(secrets.api)])
     def show_queue(project_id: int) -> Response:
         return _json(report.queue_of(ctx, project_id))
-
-
-class _Secrets:
-    """The two secrets callers may show. Compared in constant time, never logged."""
-
-    def __init__(self, api_token: str, webhook_secret: str) -> None:
-        self._api_token = api_token
-        self._webhook_secret = webhook_secret
-
-    def api(self, request: Request) -> None:
-        """Basic auth with the token as password (what Label Studio sends), or the token as bearer."""
-        if not self._shows_token(request):
-            raise NotAuthorised("show WARDROUND_API_TOKEN as basic auth password (user wardround) or as bearer token")
-
-    def api_or_webhook(self, request: Request) -> None:
-        """Label Studio's webhook shows our header; its "Start training" comes with basic auth instead."""
-        shown = request.headers.get(SECRET_HEADER, "")
-        if not _same(shown, self._webhook_secret) and not self._shows_token(request):
-            raise NotAuthorised(f"show WARDROUND_WEBHOOK_SECRET in the header {SECRET_HEADER}")
-
-    def _shows_token(self, request: Request) -> bool:
-        kind, _, value = request.headers.get("Authorization", "").partition(" ")
-        if kind.lower() == "bearer":
-            return _same(value, self._api_token)
-        return kind.lower() == "basic" and _same(_password(value), self._api_token)
 
 
 def _same(shown: str, secret: str) -> bool:

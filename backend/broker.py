@@ -108,7 +108,8 @@ class Channel(filesystem.Channel):
     def _names(self, queue: str) -> Iterator[str]:
         # Dot-files are messages being written or just claimed.
         suffix = f"{queue}.msg"
-        return (n for n in os.listdir(self._folder) if not n.startswith(".") and n.partition(".")[2] == suffix)  # names are all we need
+        names = os.listdir(self._folder)  # noqa: PTH208 - polled five times a second, and names are all we need
+        return (name for name in names if not name.startswith(".") and name.partition(".")[2] == suffix)
 
     def get_table(self, exchange: str) -> list[filesystem.exchange_queue_t]:
         """The bindings of an exchange; none when it is unknown."""

@@ -47,7 +47,7 @@ def migrate() -> None:
     loaded = settings.load()
     store = Store(loaded.database_url)
     store.migrate()
-    print(f"the schema of {store.url.render_as_string(hide_password=True)} is up to date")
+    typer.echo(f"the schema of {store.url.render_as_string(hide_password=True)} is up to date")
 
 
 @cli.command()
@@ -106,9 +106,9 @@ def connect(
     """Connect a Label Studio project: backend, webhook, sampling, tasks and the first queue. The API must be up."""
     done = connecting.connect(_context(), project_id, _prompts(prompt), group_field, prompt_field)
     for label, text in done.prompts.items():
-        print(f"{label}: “{text}”")
+        typer.echo(f"{label}: “{text}”")
     opened = f"opened round {done.round_id}" if done.round_id else "no round is due"
-    print(f"project {project_id} is connected with {done.tasks} tasks; {opened}")
+    typer.echo(f"project {project_id} is connected with {done.tasks} tasks; {opened}")
 
 
 @cli.command()
@@ -127,13 +127,13 @@ def list_rounds(project_id: ProjectId, as_json: AsJson = False) -> None:
 @rounds_cli.command("start")
 def start_round(project_id: ProjectId) -> None:
     """Open a round now, whether one is due or not."""
-    print(f"opened round {rounds.open_now(_context(), project_id)}")
+    typer.echo(f"opened round {rounds.open_now(_context(), project_id)}")
 
 
 @rounds_cli.command("show")
 def show_round(round_id: Annotated[int, typer.Argument(help="Id of the round.")]) -> None:
     """Print a round in full: evaluation, what was left out, and every mask it trained on."""
-    print(json.dumps(report.round_in_full(_context(), round_id), indent=2))
+    typer.echo(json.dumps(report.round_in_full(_context(), round_id), indent=2))
 
 
 def _context() -> Context:
@@ -151,7 +151,8 @@ def _ready() -> settings.Settings:
 
 
 def _become_celery(*arguments: str) -> NoReturn:
-    os.execv(sys.executable, [sys.executable, "-m", "celery", "--app=backend.worker:app", "--quiet", *arguments])
+    command = [sys.executable, "-m", "celery", "--app=backend.worker:app", "--quiet", *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - signals reach Celery itself, with no shell or parent between
 
 
 def _tick(loaded: settings.Settings) -> int:
@@ -168,7 +169,7 @@ def _prompts(options: list[str]) -> dict[str, str]:
 
 def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
     if as_json:
-        print(json.dumps(rows))
+        typer.echo(json.dumps(rows))
         return
     table = Table(*columns)
     for row in rows:

@@ -1,7 +1,5 @@
 """Connecting a Label Studio project: what a lead would click, done once and the same each time."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ log = logging.getLogger(__name__)
 
 TITLE = "Wardround"
 USER = "wardround"
-SECRET_HEADER = "X-Wardround-Secret"
+SECRET_HEADER = "X-Wardround-Secret"  # noqa: S105 - the name of the header, not what is in it
 ACTIONS = (
     "ANNOTATION_CREATED",
     "ANNOTATIONS_CREATED",

@@ -100,7 +100,7 @@ def _sender(settings: Settings) -> Enqueue:
     def enqueue(name: str, *args: Any) -> None:
         try:
             app.send_task(f"wardround.{name}", args=args, retry=False)
-        except app.connection_for_write().connection_errors + (OSError,) as error:
+        except (*app.connection_for_write().connection_errors, OSError) as error:
             # Nothing is lost: beat's next reconciliation finds what this message would have said.
             log.warning("the broker took no message %s%s: %s", name, args, error)
 

@@ -1,7 +1,5 @@
 """ENTRY POINT: Celery tasks. Each says "look", then the journeys look in the database what there is to do."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import subprocess

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -67,8 +67,8 @@ def _run(options: argparse.Namespace, folder: Path, report: Reporter) -> int:
         with LabelStudioServer(folder / "label-studio", options.label_studio_port, on_progress=report.now) as server:
             product = _product(options, folder, server)
             number = _close_the_loop(options, dataset, server, product, children, report)
-            report.where_to_look(server, product, number)
             if not options.once:
+                report.where_to_look(server, product, number)
                 _stay(server, children)
     except DemoError as error:
         report.failed(str(error), _ends_of_logs(folder))
@@ -127,10 +127,12 @@ def _close_the_loop(
 
 
 def _stay(server: LabelStudioServer, children: Children) -> None:
-    while True:
-        server.require_running()
-        children.require_running()
-        time.sleep(1.0)
+    """Until Ctrl-C, which is how the demo is meant to end; raises ChildDied when a part of it ends before."""
+    with suppress(KeyboardInterrupt):
+        while True:
+            server.require_running()
+            children.require_running()
+            time.sleep(1.0)
 
 
 def _ends_of_logs(folder: Path) -> dict[str, str]:

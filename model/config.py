@@ -87,7 +87,7 @@ class TrainConfig:
     """
 
     seed: int = 0
-    max_steps: int = 400
+    max_steps: int = 600
     time_limit_seconds: float | None = 60.0
     batch_size: int = 8
     learning_rate: float = 2e-3

@@ -92,8 +92,8 @@ def load_pairs(examples: Sequence[Example], convert: Callable[[Image8, Mask], T]
         if image.shape[:2] == mask.shape:
             converted.append(convert(image, mask))
         else:
-            sizes = f"{mask.shape} and its image is {image.shape[:2]} (height, width)"
-            bad.append((example.mask, f"mask {example.mask} is {sizes}"))
+            sizes = f"{mask.shape} is no mask for {example.image} of {image.shape[:2]} (height, width)"
+            bad.append((example.mask, f"{example.mask} of {sizes}"))
     if bad:
         raise BadExample([path for path, _ in bad], [reason for _, reason in bad])
     return converted

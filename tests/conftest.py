@@ -19,8 +19,8 @@ import pytest
 # than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from demo.label_studio import LabelStudioServer, default_executable  # noqa: E402
-from tools import ensure_browser  # noqa: E402
+from demo.label_studio import LabelStudioServer, default_executable
+from tools import ensure_browser
 
 POSTGRES_URL = "postgresql://postgres@127.0.0.1:5432"
 REDIS_URL = "redis://127.0.0.1:6379/15"

@@ -7,7 +7,7 @@ import threading
 import time
 from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 from backend.context import Context
@@ -35,7 +35,7 @@ class Claim:
         self._beat_seconds = min(1.0, ctx.settings.lease_seconds / 4)
         self._thread = threading.Thread(target=self._keep_alive, name="heartbeat", daemon=True)
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> Self:
         now = self.ctx.now()
         stale_before = now - timedelta(seconds=self.ctx.settings.lease_seconds)
         with self.ctx.store.begin() as s:

@@ -1,7 +1,5 @@
 """JOURNEY 4: whether a round is due, decided by a pure function, and opened under the database's guard."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta

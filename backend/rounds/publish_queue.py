@@ -144,7 +144,7 @@ def _compare(ctx: Context, project_id: int, queue: Sequence[int]) -> None:
 
 
 def _free_name(wanted: str, there: Collection[str]) -> str:
-    """A name Label Studio holds nothing under: a killed publication left its part, and pushing again would double it."""
+    """A name Label Studio holds nothing under: what a killed publication left would stand there twice."""
     attempt = 1
     while (name := wanted if attempt == 1 else f"{wanted}-{attempt}") in there:
         attempt += 1

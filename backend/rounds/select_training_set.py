@@ -1,7 +1,5 @@
 """Freeze which annotations a round trains and is evaluated on. The held-out set never trains."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -80,7 +80,7 @@ def ranks(s: Session, round_id: int, task_ids: Sequence[int]) -> dict[int, int]:
     found: dict[int, int] = {}
     for chunk in chunks(task_ids):
         wanted = select(Query.task_id, Query.rank).where(Query.round_id == round_id, Query.task_id.in_(chunk))
-        found.update({task_id: rank for task_id, rank in s.execute(wanted)})
+        found.update((task_id, rank) for task_id, rank in s.execute(wanted))
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, insert, select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -84,11 +84,9 @@ def mark_tasks_deleted(s: Session, task_ids: Sequence[int], now: datetime) -> No
 
 def insert_ignoring(s: Session, table: type[Base], values: dict[str, Any]) -> Any:
     """INSERT that leaves an existing row alone, in the words of the session's database."""
-    dialect = s.get_bind().dialect.name
-    make = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}.get(dialect)
-    if make is None:
-        return insert(table).values(**values)
-    return make(table).values(**values).on_conflict_do_nothing()
+    # Both dialects spell it the same, but neither shares the method with the plain insert.
+    insert: Any = postgresql.insert if s.get_bind().dialect.name == "postgresql" else sqlite.insert
+    return insert(table).values(**values).on_conflict_do_nothing()
 
 
 def chunks(ids: Sequence[int]) -> Iterable[Sequence[int]]:

@@ -116,17 +116,14 @@ def groups(s: Session, items: Sequence[RoundItem]) -> dict[int, str]:
     """The group of each task that the items speak of."""
     found: dict[int, str] = {}
     for chunk in chunks(sorted({item.task_id for item in items})):
-        found.update({task_id: key for task_id, key in s.execute(_group_keys().where(Task.id.in_(chunk)))})
+        rows = s.execute(select(Task.id, Task.group_key).where(Task.id.in_(chunk)))
+        found.update((task_id, key) for task_id, key in rows)
     return found
 
 
 def count_tasks(s: Session, round_id: int, role: Role) -> int:
     counted = select(func.count(func.distinct(RoundItem.task_id)))
     return s.scalar(counted.where(RoundItem.round_id == round_id, RoundItem.role == role)) or 0
-
-
-def _group_keys() -> Any:
-    return select(Task.id, Task.group_key)
 
 
 def _unfinished() -> Any:

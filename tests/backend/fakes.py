@@ -64,7 +64,7 @@ class FakeLabelStudio:
         known = self.annotations.get(annotation_id)
         painted = {label: true_mask(task_id) if mask is None else mask for label in config.labels}
         now = self.tick()
-        fields = {
+        fields: dict[str, Any] = {
             "id": annotation_id,
             "task_id": task_id,
             "project_id": self.project_id,

@@ -1,7 +1,5 @@
 """Journey 2: whatever order events come in, the same rows are left, and nothing a person did is lost."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from typing import Any
@@ -49,14 +47,11 @@ def test_an_annotation_arrives_with_its_mask_and_its_circumstances(world: World)
     (annotation_id, masks) = usable(world)[5]
     assert annotation_id == 9
 
-
     with Image.open(world.ctx.files.path("masks", masks["Lesion"])) as image:
         assert np.array_equal(np.asarray(image), true_mask(5))
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.randoms(use_true_random=False), doubled=st.booleans(), delete=st.booleans())
 def test_any_order_of_events_leaves_the_same_rows(
     world: World, order: random.Random, doubled: bool, delete: bool

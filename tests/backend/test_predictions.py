@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,13 +29,13 @@ def ask(world: World, *task_ids: int, project_id: int = PROJECT) -> list[dict[st
 
 
 @pytest.fixture
-def served(world: World) -> Iterator[World]:
+def served(world: World) -> World:
     """A world with a serving version and a published queue."""
     populate(world)
     run_first_round(world)
     annotate_both_sides(world)
     assert rounds.run(world.ctx, rounds.open_now(world.ctx, PROJECT))
-    yield world
+    return world
 
 
 def test_before_the_first_version_every_task_gets_an_empty_answer(world: World) -> None:

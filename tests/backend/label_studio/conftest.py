@@ -1,0 +1,37 @@
+"""A client, a person and a project of six images on a real Label Studio."""
+
+import httpx
+import pytest
+
+from backend.label_studio.client import LabelStudioClient
+from tests.backend.label_studio.live import CONFIG_XML, RANKING, png
+
+
+@pytest.fixture(scope="module")
+def person(label_studio):
+    """An annotator at the API, as the editor would be."""
+    headers = {"Authorization": f"Token {label_studio.token}"}
+    with httpx.Client(base_url=label_studio.url, headers=headers, timeout=60) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def client(label_studio):
+    with LabelStudioClient(label_studio.url, label_studio.token) as client:
+        yield client
+
+
+@pytest.fixture
+def project_id(person):
+    """A project of six uploaded images."""
+    answer = person.post("/api/projects/", json={"title": "room", "label_config": CONFIG_XML})
+    project_id = answer.raise_for_status().json()["id"]
+    files = [(f"file{n}", (f"image{n}.png", png(n), "image/png")) for n in range(len(RANKING))]
+    person.post(f"/api/projects/{project_id}/import", files=files).raise_for_status()
+    return project_id
+
+
+@pytest.fixture
+def ranking(client, project_id):
+    task_ids = sorted(client.task_ids(project_id))
+    return [task_ids[position] for position in RANKING]

@@ -1,0 +1,55 @@
+"""What a round and a person do with a real Label Studio."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from backend.label_studio import payloads
+
+CONFIG_XML = (
+    '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
+    '<Label value="Lesion"/><Label value="Organ"/></BrushLabels></View>'
+)
+CONFIG = payloads.parse_label_config(CONFIG_XML)
+HEIGHT, WIDTH = 48, 64
+SAMPLING = "Uncertainty sampling"
+RANKING = (3, 0, 5, 1, 4, 2)  # positions among the tasks: an order that neither ids nor time give
+
+
+def png(seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+    with io.BytesIO() as file:
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+
+def blob(top=5):
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    mask[top : top + 20, 10:40] = True
+    mask[top + 5 : top + 9, 20:22] = False
+    return mask
+
+
+def publish(client, project_id, ranking, version="wardround-r1-v1", **fields):
+    """What a round does: push every prediction, then make their version the project's."""
+    items = [
+        payloads.prediction(
+            task_id,
+            version,
+            payloads.regions(CONFIG, {"Lesion": blob(rank)}, {"Lesion": 0.8}),
+            payloads.ls_score(rank, len(ranking)),
+        )
+        for rank, task_id in enumerate(ranking)
+    ]
+    assert client.import_predictions(project_id, items) == len(ranking)
+    client.update_project(project_id, model_version=version, sampling=SAMPLING, **fields)
+
+
+def serve_next(person, project_id):
+    return person.get(f"/api/projects/{project_id}/next").raise_for_status().json()
+
+
+def submit(person, task_id, regions=(), **fields):
+    body = {"result": list(regions), "lead_time": 2.5} | fields
+    return person.post(f"/api/tasks/{task_id}/annotations/", json=body).raise_for_status().json()["id"]
