@@ -126,9 +126,11 @@ def _password(basic: str) -> str:
 
 
 async def _body(request: Request) -> Any:
-    if int(request.headers.get("Content-Length") or 0) > _MAX_BODY_BYTES:
-        raise BadPayload(f"the body is larger than {_MAX_BODY_BYTES} bytes; select fewer tasks")
-    content = await request.body()
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > _MAX_BODY_BYTES:
+            raise BadPayload(f"the body is larger than {_MAX_BODY_BYTES} bytes; select fewer tasks")
     try:
         # Long masks take a while to parse; the event loop answers /health meanwhile.
         return await run_in_threadpool(orjson.loads, content)

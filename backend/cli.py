@@ -80,9 +80,10 @@ def beat() -> None:
 
 
 @cli.command("run-round", hidden=True)
-def run_round(round_id: int) -> None:
-    """Run one round in this process; the worker starts it."""
-    processes.die_with_parent()
+def run_round(round_id: int, parent: Annotated[int, typer.Option(help="Process id of the worker.")] = 0) -> None:
+    """Run one round in this process; the worker starts it, and its end is ours."""
+    if parent:
+        processes.die_with_parent(parent)
     processes.be_polite()
     stop = processes.stop_on_sigterm()
     ctx = _context()

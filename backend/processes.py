@@ -11,12 +11,12 @@ import threading
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Ask Linux to send SIGTERM when the parent dies; elsewhere the lost claim tells an orphan to stop."""
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:  # it died before we asked
+    if os.getppid() != parent:  # it died before we asked
         sys.exit("the worker is gone")
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -33,7 +34,8 @@ def run_round(round_id: int) -> None:
     """Supervise a fresh process: it may use torch and the GPU as it likes, and its end frees all of it."""
     if _stopping.is_set():
         return  # the database keeps the round; the next worker finds it
-    child = subprocess.Popen([sys.executable, "-m", "backend.cli", "run-round", str(round_id)])
+    command = [sys.executable, "-m", "backend.cli", "run-round", str(round_id), "--parent", str(os.getpid())]
+    child = subprocess.Popen(command)
     _children.add(child)
     try:
         log.info("round %s ran in process %s, exit status %s", round_id, child.pid, child.wait())

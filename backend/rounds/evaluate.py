@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from backend.rounds.job import Job, Write, nothing
-from backend.rounds.train import examples_of
+from backend.rounds.train import examples_of, forget_state
 from backend.store import predictions, rounds
 from backend.tables import Role
 
@@ -17,6 +17,7 @@ def step(job: Job) -> Write:
     """Evaluate both versions; without held-out annotations there is nothing to compare on, and the gate is told so."""
     if job.round.candidate_id is None:
         return nothing
+    forget_state(job)
     with job.ctx.store.read() as s:
         items = rounds.items(s, job.round.id, Role.held_out)
         groups = rounds.groups(s, items)

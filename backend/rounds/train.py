@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.rounds.job import Job, Write, nothing
@@ -15,14 +17,14 @@ from backend.tables import Role, Round, RoundItem
 if TYPE_CHECKING:
     from model import Example, Progress, Segmenter, TrainConfig
 
+log = logging.getLogger(__name__)
+
 # The model room is imported inside the functions that run it: worker, beat and CLI import this module too, and none
 # of them should pay for torch.
 
 
 def step(job: Job) -> Write:
     """Train, write the checkpoint, register the candidate. Resumes from the training state a killed process left."""
-    from model import fine_tune
-
     with job.ctx.store.read() as s:
         items = rounds.items(s, job.round.id, Role.train)
         groups = rounds.groups(s, items)
@@ -30,12 +32,10 @@ def step(job: Job) -> Write:
         return nothing
     incumbent = job.ctx.serving.current(job.project.id)
     examples = examples_of(job, items, groups)
-    work = job.ctx.files.work(f"round-{job.round.id}")
+    work = _work(job)
     started = time.monotonic()
     config = train_config(job)
-    trained = fine_tune(
-        _start(job, incumbent), examples, config, on_progress=_reporter(job), resume_from=work / "training-state"
-    )
+    trained = _fine_tune(job, _start(job, incumbent), examples, config, work / "training-state")
     card = {
         "project": job.project.id,
         "round": job.round.number,
@@ -52,10 +52,30 @@ def step(job: Job) -> Write:
             s, job.project.id, parent_id=incumbent.version.id if incumbent else None,
             checkpoint_sha256=checkpoint_sha256, card=card, now=job.ctx.now(),
         )  # fmt: skip
-        shutil.rmtree(work, ignore_errors=True)
         return {"candidate_id": version.id, "incumbent_id": version.parent_id}
 
     return write
+
+
+def forget_state(job: Job) -> None:
+    """Remove the training state; only once the candidate is registered is it of no use."""
+    shutil.rmtree(_work(job), ignore_errors=True)
+
+
+def _work(job: Job) -> Path:
+    return job.ctx.files.work(f"round-{job.round.id}")
+
+
+def _fine_tune(job: Job, start: Segmenter, examples: list[Example], config: TrainConfig, state: Path) -> Segmenter:
+    """Go on from the state a killed process left; begin anew when it is damaged or of other settings."""
+    from model import CheckpointUnreadable, ResumeMismatch, fine_tune
+
+    try:
+        return fine_tune(start, examples, config, on_progress=_reporter(job), resume_from=state)
+    except (CheckpointUnreadable, ResumeMismatch) as error:
+        log.warning("round %s trains from the beginning: %s", job.round.id, error)
+        state.unlink()
+        return fine_tune(start, examples, config, on_progress=_reporter(job), resume_from=state)
 
 
 def examples_of(job: Job, items: Sequence[RoundItem], groups: dict[int, str]) -> list[Example]:
