@@ -57,6 +57,7 @@ def api() -> None:
 
     from backend.app import create_app
 
+    processes.let_waiting_threads_sleep()
     loaded = settings.load()
     loaded.require("api_token", "webhook_secret")
     context.set_up_logging(loaded)
@@ -85,6 +86,7 @@ def run_round(round_id: int, parent: Annotated[int, typer.Option(help="Process i
     if parent:
         processes.die_with_parent(parent)
     processes.be_polite()
+    processes.let_waiting_threads_sleep()
     stop = processes.stop_on_sigterm()
     ctx = _context()
     if ctx.settings.threads:

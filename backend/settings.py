@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     held_out_share: float = Field(0.2, gt=0, lt=1, description="Share of groups kept for evaluation, for ever.")
     random_share: float = Field(0.1, ge=0, lt=1, description="Share of the queue served at random, as the control.")
     n_draws: int = Field(8, ge=1, le=256, description="Stochastic forward passes per image.")
-    train_max_steps: int = Field(400, ge=1, description="Optimiser steps of a round at most.")
+    train_max_steps: int = Field(600, ge=1, description="Optimiser steps of a round at most.")
     train_time_limit_seconds: float = Field(600.0, gt=0, description="Training time of a round at most.")
     promotion_margin: float = Field(0.02, ge=0, description="Mean held-out Dice a candidate may lose by, at most.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
