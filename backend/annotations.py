@@ -165,7 +165,7 @@ def _mark_vanished(ctx: Context, project: Project, changed: list[Any], before: s
     """Annotations of changed tasks, known `before` the pull, that Label Studio no longer has."""
     there = {annotation.id for found in changed for annotation in found.annotations}
     with ctx.store.begin() as s:
-        gone = (annotations.alive_ids(s, [found.task.id for found in changed]) & before) - there
+        gone = (annotations.alive_ids(s, [found.task.id for found in changed]) ) - there
         annotations.mark_deleted(s, project.id, sorted(gone), ctx.now())
     return len(gone)
 

@@ -4,12 +4,15 @@ import base64
 import binascii
 import hmac
 import logging
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi import Depends, FastAPI, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from backend import annotations, predictions, report, rounds
 from backend.connect import SECRET_HEADER
@@ -22,6 +25,8 @@ from backend.store import projects
 log = logging.getLogger(__name__)
 
 _MAX_BODY_BYTES = 512_000_000  # one request carries every selected task, predictions and all
+
+Id = Annotated[int, Path(ge=1, lt=2**31)]
 
 
 class _Secrets:
@@ -57,6 +62,9 @@ def create_app(ctx: Context) -> FastAPI:
     _add_label_studio_routes(app, ctx, secrets)
     _add_report_routes(app, ctx, secrets)
     app.add_exception_handler(WardroundError, _shape_error)
+    app.add_exception_handler(HTTPException, _shape_refusal)
+    app.add_exception_handler(RequestValidationError, _shape_validation)
+    app.add_exception_handler(Exception, _shape_surprise)
     return app
 
 
@@ -98,19 +106,19 @@ def _add_label_studio_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> N
 
 def _add_report_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> None:
     @app.get("/api/projects/{project_id}/rounds", dependencies=[Depends(secrets.api)])
-    def list_rounds(project_id: int) -> Response:
+    def list_rounds(project_id: Id) -> Response:
         return _json(report.rounds_of(ctx, project_id))
 
     @app.post("/api/projects/{project_id}/rounds", dependencies=[Depends(secrets.api)], status_code=201)
-    def start_round(project_id: int) -> Response:
-        return _json(report.round_in_full(ctx, rounds.open_now(ctx, project_id)))
+    def start_round(project_id: Id) -> Response:
+        return _json(report.round_in_full(ctx, rounds.open_now(ctx, project_id)), status_code=201)
 
     @app.get("/api/rounds/{round_id}", dependencies=[Depends(secrets.api)])
-    def show_round(round_id: int) -> Response:
+    def show_round(round_id: Id) -> Response:
         return _json(report.round_in_full(ctx, round_id))
 
     @app.get("/api/projects/{project_id}/queue", dependencies=[Depends(secrets.api)])
-    def show_queue(project_id: int) -> Response:
+    def show_queue(project_id: Id) -> Response:
         return _json(report.queue_of(ctx, project_id))
 
 
@@ -146,13 +154,37 @@ def _start_training(ctx: Context, event: Event) -> str:
     return "a round was opened"
 
 
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")
+def _json(value: Any, status_code: int = 200) -> Response:
+    return Response(orjson.dumps(value), status_code, media_type="application/json")
 
 
 async def _shape_error(_request: Request, error: Exception) -> Response:
     status = getattr(error, "http_status", 500)
     log.log(logging.ERROR if status >= 500 else logging.WARNING, "%s: %s", type(error).__name__, error)
-    if status == 401:
-        return PlainTextResponse(str(error), status_code=401, headers={"WWW-Authenticate": "Basic"})
-    return JSONResponse({"error": type(error).__name__, "detail": str(error)}, status_code=status)
+    headers = {"WWW-Authenticate": "Basic"} if status == 401 else None
+    return _error(type(error).__name__, str(error), status, headers)
+
+
+async def _shape_refusal(_request: Request, error: Exception) -> Response:
+    """The framework's own: no such route, or not by this method."""
+    return _error(
+        "NoSuchRoute",
+        str(getattr(error, "detail", "")),
+        getattr(error, "status_code", 404),
+        getattr(error, "headers", None),
+    )
+
+
+async def _shape_validation(_request: Request, error: Exception) -> Response:
+    """An id in the path that is none."""
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    return _error("BadRequest", "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in problems), 422)
+
+
+async def _shape_surprise(_request: Request, _unexpected: Exception) -> Response:
+    """What nobody expected goes to the log, with its trace; the caller learns no more than that."""
+    return _error("InternalError", "something unexpected happened; the log of the API says what", 500)
+
+
+def _error(name: str, detail: str, status_code: int, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": name, "detail": detail}, status_code, headers)

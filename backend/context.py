@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from backend import broker
@@ -64,6 +63,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_acks_late": False,
         "task_ignore_result": True,
         "task_default_queue": "wardround",
+        "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,
         "worker_send_task_events": False,
         "broker_connection_retry_on_startup": True,
@@ -79,16 +79,19 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     if settings.broker_folder is None:
         return config | {
             "broker_url": settings.broker_url,
-            "worker_prefetch_multiplier": 1,
-            "broker_transport_options": {"visibility_timeout": 43_200, "confirm_publish": True},
+            "broker_transport_options": _transport_options(settings.broker_url),
         }
     broker.register()
     return config | {
         "broker_url": f"{broker.SCHEME}://localhost",
-        # On a polling broker a multiplier of 1 takes one message a second, however short the poll.
-        "worker_prefetch_multiplier": 4,
-        "broker_transport_options": broker.transport_options(_made(settings.broker_folder)),
+        "broker_transport_options": broker.transport_options(settings.broker_folder),
     }
+
+
+def _transport_options(broker_url: str) -> dict[str, Any]:
+    if broker_url.startswith("amqp"):
+        return {"confirm_publish": True}  # without it a broker that is killed loses what it had accepted
+    return {"visibility_timeout": 43_200}  # seconds; no message may come back while its round still runs
 
 
 def _sender(settings: Settings) -> Enqueue:
@@ -105,11 +108,6 @@ def _sender(settings: Settings) -> Enqueue:
             log.warning("the broker took no message %s%s: %s", name, args, error)
 
     return enqueue
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def set_up_logging(settings: Settings) -> None:

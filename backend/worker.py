@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 app = Celery("wardround")
 app.add_defaults(lambda: context.celery_config(load()))
 
-_children: set[subprocess.Popen[bytes]] = set()
+_children: dict[int, subprocess.Popen[bytes]] = {}  # by round
+_starting = threading.Lock()
 _stopping = threading.Event()
 
 
@@ -32,15 +33,16 @@ def _ctx() -> context.Context:
 @app.task(name="wardround.run_round")
 def run_round(round_id: int) -> None:
     """Supervise a fresh process: it may use torch and the GPU as it likes, and its end frees all of it."""
-    if _stopping.is_set():
-        return  # the database keeps the round; the next worker finds it
     command = [sys.executable, "-m", "backend.cli", "run-round", str(round_id), "--parent", str(os.getpid())]
-    child = subprocess.Popen(command)
-    _children.add(child)
+    with _starting:
+        # Told to stop: the database keeps the round. Told twice: the claim would turn the second process away.
+        if _stopping.is_set() or round_id in _children:
+            return
+        child = _children[round_id] = subprocess.Popen(command)
     try:
         log.info("round %s ran in process %s, exit status %s", round_id, child.pid, child.wait())
     finally:
-        _children.discard(child)
+        del _children[round_id]
 
 
 @app.task(name="wardround.open_if_due")
@@ -68,7 +70,7 @@ def reconcile() -> None:
 def _stop_children(**_: Any) -> None:
     """Have running rounds hand themselves back; the worker waits for their processes to end."""
     _stopping.set()
-    for child in list(_children):
+    for child in list(_children.values()):
         child.terminate()
 
 

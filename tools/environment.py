@@ -69,7 +69,8 @@ def _with_uv(folder: Path, lock: Path) -> bool:
     # --python: into this environment, whichever one the caller's shell has activated.
     print(f"installing {lock} into {folder}", flush=True)
     sync = [_python(folder), "-m", "uv", "pip", "sync", "--require-hashes", "--python", _python(folder)]
-    return _runs([*sync, str(lock)])
+    # As pip does: compiling torch takes ten seconds, which every process would pay where caches are not written.
+    return _runs([*sync, "--compile-bytecode", str(lock)])
 
 
 def _with_pip(folder: Path, lock: Path) -> bool:

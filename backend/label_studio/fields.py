@@ -33,9 +33,9 @@ def a_text(value: Any, name: str) -> str:
 
 
 def an_id(value: Any, name: str) -> int:
-    """A positive integer; Label Studio counts ids from 1."""
-    if type(value) is not int or value < 1:
-        raise _wrong(name, "an id (an integer from 1)", value)
+    """A positive integer; Label Studio counts ids from 1, and our tables keep them in 32 bits."""
+    if type(value) is not int or not 1 <= value < 2**31:
+        raise _wrong(name, "an id (an integer from 1 to 2147483647)", value)
     return value
 
 

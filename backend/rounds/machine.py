@@ -68,7 +68,7 @@ def _take_step(ctx: Context, claim: Claim) -> bool:
         )
     step, following = STEPS[row.status]
     log.info("round %s of project %s: %s, next %s", row.number, row.project_id, row.status, following)
-    claim.report(following, 0, 1)
+    claim.report(step.__module__.rpartition(".")[2], 0, 1)
     write = step(Job(ctx, claim, project, row))
     with ctx.store.begin() as s:
         rounds.advance(s, row.id, claim.owner, row.status, following, ctx.now(), **write(s))

@@ -106,6 +106,29 @@ def test_a_pull_finds_what_webhooks_lost(world: World) -> None:
         assert [task.id for task in projects.all_tasks(s, PROJECT)] == [1, 2, 4]
 
 
+def test_what_a_webhook_brings_during_a_pull_is_not_taken_for_deleted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = world.label_studio
+    fake.add_task(1)
+    world.pull()
+    read = fake.tasks
+
+    def slow_reading(*arguments: Any, **options: Any) -> list[Any]:
+        reading = list(read(*arguments, **options))
+        annotations.receive(world.ctx, event(world, fake.annotate(1, 1)))
+        fake.add_task(2)
+        annotations.receive(world.ctx, Event("TASKS_CREATED", PROJECT, tasks=[fake.task_rows.pop(2)]))
+        return reading
+
+    fake.touched[1] = fake.tick()
+    monkeypatch.setattr(fake, "tasks", slow_reading)
+    world.pull()
+    assert set(usable(world)) == {1}
+    with world.ctx.store.read() as s:
+        assert [task.id for task in projects.all_tasks(s, PROJECT)] == [1, 2]
+
+
 def test_a_pull_and_a_webhook_of_the_same_change_are_one(world: World) -> None:
     world.label_studio.add_task(1)
     found = world.label_studio.annotate(1, 1)
