@@ -19,8 +19,10 @@ from backend.tables import Project
 
 log = logging.getLogger(__name__)
 
-# Label Studio stamps a change before it commits it, so a pull looks back a little further than it has to.
-_OVERLAP = timedelta(seconds=60)
+# A webhook may be faster than the reading that a pull makes of Label Studio, and a mark of deletion is for ever: what
+# arrived so recently is not missed yet. The pulls look back far enough to see it again once it has settled.
+_SETTLING = timedelta(seconds=60)
+_OVERLAP = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,7 @@ def receive(ctx: Context, event: Event) -> bool:
     if project is None:
         log.info("ignored %s of project %s, which is not connected", event.action, event.project_id)
         return False
-    if event.label_config and event.label_config != project.label_config:
-        _change_label_config(ctx, project, event.label_config)
+    _refresh_label_config(ctx, project, event.label_config)
     store_tasks(ctx, project, event.tasks)
     for annotation in event.annotations:
         store_annotation(ctx, project, annotation)
@@ -53,15 +54,13 @@ def receive(ctx: Context, event: Event) -> bool:
 def reconcile(ctx: Context, project: Project) -> Pulled:
     """Pull what changed in Label Studio since the last pull, deletions included."""
     since = project.reconciled_until and project.reconciled_until - _OVERLAP
-    # What a webhook brings while Label Studio is being read is not in the reading, and yet not gone.
-    with ctx.store.begin() as s:
-        task_ids = {task.id for task in projects.all_tasks(s, project.id)}
-        annotation_ids = annotations.alive_ids(s, sorted(task_ids))
+    settled = ctx.now() - _SETTLING
+    _refresh_label_config(ctx, project, ctx.label_studio.project(project.id)["label_config"])
     changed = list(ctx.label_studio.tasks(project.id, updated_after=since))
     store_tasks(ctx, project, [found.task for found in changed])
     stored = sum(store_annotation(ctx, project, each) for found in changed for each in found.annotations)
-    deleted = _mark_vanished(ctx, project, changed, annotation_ids)
-    tasks = _mark_vanished_tasks(ctx, project, task_ids)
+    deleted = _mark_vanished(ctx, project, changed, settled)
+    tasks = _mark_vanished_tasks(ctx, project, settled)
     if changed:
         with ctx.store.begin() as s:
             projects.change(s, project.id, reconciled_until=max(found.updated_at for found in changed))
@@ -77,18 +76,22 @@ def store_tasks(ctx: Context, project: Project, tasks: Iterable[Task]) -> None:
 
 def task_row(project: Project, task: Task, held_out_share: float, now: datetime) -> dict[str, Any]:
     """The row of a task. Without a group of its own, an image is its own group."""
-    group = str(task.data.get(project.group_field) or task.image_url or task.id)
+    group = _storable(str(task.data.get(project.group_field) or task.image_url or task.id))
     prompt = task.data.get(project.prompt_field)
     return {
         "id": task.id,
         "project_id": project.id,
-        "image_url": task.image_url,
+        "image_url": _storable(task.image_url),
         "group_key": group,
-        "prompt": prompt if isinstance(prompt, str) and prompt.strip() else None,
+        "prompt": _storable(prompt) if isinstance(prompt, str) and prompt.strip() else None,
         "held_out": is_held_out(group, held_out_share),
         "problem": None if task.image_url else "its data has no image where the label config looks for one",
         "created_at": now,
     }
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "")  # JSON may hold it, PostgreSQL's text may not
 
 
 def is_held_out(group: str, share: float) -> bool:
@@ -149,7 +152,10 @@ def _known_size(ctx: Context, task_id: int) -> tuple[int, int] | None:
     return ctx.files.image_size(sha256) if sha256 and ctx.files.has("images", sha256) else None
 
 
-def _change_label_config(ctx: Context, project: Project, label_config: str) -> None:
+def _refresh_label_config(ctx: Context, project: Project, label_config: str) -> None:
+    """Keep the project's latest usable label config; "" where an event does not carry it."""
+    if label_config in ("", project.label_config):
+        return
     try:
         config: LabelConfig = parse_label_config(label_config)
     except UnsupportedLabelConfig as error:
@@ -161,18 +167,18 @@ def _change_label_config(ctx: Context, project: Project, label_config: str) -> N
     project.label_config = label_config
 
 
-def _mark_vanished(ctx: Context, project: Project, changed: list[Any], before: set[int]) -> int:
-    """Annotations of changed tasks, known `before` the pull, that Label Studio no longer has."""
+def _mark_vanished(ctx: Context, project: Project, changed: list[Any], settled: datetime) -> int:
+    """Annotations of changed tasks, received before `settled`, that Label Studio no longer has."""
     there = {annotation.id for found in changed for annotation in found.annotations}
     with ctx.store.begin() as s:
-        gone = (annotations.alive_ids(s, [found.task.id for found in changed]) ) - there
+        gone = annotations.alive_ids(s, [found.task.id for found in changed], settled) - there
         annotations.mark_deleted(s, project.id, sorted(gone), ctx.now())
     return len(gone)
 
 
-def _mark_vanished_tasks(ctx: Context, project: Project, before: set[int]) -> int:
+def _mark_vanished_tasks(ctx: Context, project: Project, settled: datetime) -> int:
     there = ctx.label_studio.task_ids(project.id)
     with ctx.store.begin() as s:
-        gone = before - there
+        gone = {task.id for task in projects.all_tasks(s, project.id) if task.created_at < settled} - there
         projects.mark_tasks_deleted(s, sorted(gone), ctx.now())
     return len(gone)

@@ -54,12 +54,12 @@ def mark_deleted(s: Session, project_id: int, ids: Sequence[int], now: datetime)
         s.execute(update(Annotation).where(*alive).values(deleted_at=now))
 
 
-def alive_ids(s: Session, task_ids: Sequence[int]) -> set[int]:
+def alive_ids(s: Session, task_ids: Sequence[int], received_before: datetime) -> set[int]:
+    """Annotations of the tasks that are not deleted and arrived before a time."""
     found: set[int] = set()
     for chunk in chunks(task_ids):
-        found.update(
-            s.scalars(select(Annotation.id).where(Annotation.task_id.in_(chunk), Annotation.deleted_at.is_(None)))
-        )
+        alive = Annotation.task_id.in_(chunk), Annotation.deleted_at.is_(None)
+        found.update(s.scalars(select(Annotation.id).where(*alive, Annotation.received_at < received_before)))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,12 @@ class World:
     ctx: Context
     label_studio: FakeLabelStudio
     sent: list[tuple[Any, ...]] = field(default_factory=list)
+    clock: list[timedelta] = field(default_factory=lambda: [timedelta()])
+
+    def pass_time(self, minutes: float) -> None:
+        """Move our clock, and Label Studio's, forward."""
+        self.clock[0] += timedelta(minutes=minutes)
+        self.label_studio.clock += timedelta(minutes=minutes)
 
     @property
     def project(self) -> Project:
@@ -66,6 +72,7 @@ def world(store: Store, tmp_path: Path) -> World:
     files = Files(tmp_path / "files", max_image_pixels=settings.max_image_pixels)
     label_studio = FakeLabelStudio()
     sent: list[tuple[Any, ...]] = []
+    clock = [timedelta()]
     ctx = Context(
         settings=settings,
         store=store,
@@ -73,7 +80,7 @@ def world(store: Store, tmp_path: Path) -> World:
         label_studio=label_studio,  # type: ignore[arg-type]
         serving=Serving(store, files, settings.device),
         enqueue=lambda *message: sent.append(message),
-        now=lambda: datetime.now(UTC),
+        now=lambda: datetime.now(UTC) + clock[0],
     )
     with store.begin() as s:
         projects.save(
@@ -88,4 +95,4 @@ def world(store: Store, tmp_path: Path) -> World:
                 connected_at=START,
             ),
         )
-    return World(ctx, label_studio, sent)
+    return World(ctx, label_studio, sent, clock)

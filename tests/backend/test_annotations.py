@@ -95,6 +95,7 @@ def test_a_pull_finds_what_webhooks_lost(world: World) -> None:
     fake.annotate(2, 2)
     world.pull()
     assert set(usable(world)) == {1, 2}
+    world.pass_time(minutes=2)
     fake.delete_annotation(1)
     fake.annotate(2, 2, mask=~true_mask(2))
     fake.annotate(3, 3, skipped=True)
@@ -106,27 +107,45 @@ def test_a_pull_finds_what_webhooks_lost(world: World) -> None:
         assert [task.id for task in projects.all_tasks(s, PROJECT)] == [1, 2, 4]
 
 
-def test_what_a_webhook_brings_during_a_pull_is_not_taken_for_deleted(
-    world: World, monkeypatch: pytest.MonkeyPatch
+def test_what_a_webhook_has_just_brought_is_not_taken_for_deleted(
+    world: World,
 ) -> None:
+    """The webhook may be faster than what a pull can read: a mark of deletion is for ever, so it waits."""
     fake = world.label_studio
     fake.add_task(1)
     world.pull()
-    read = fake.tasks
-
-    def slow_reading(*arguments: Any, **options: Any) -> list[Any]:
-        reading = list(read(*arguments, **options))
-        annotations.receive(world.ctx, event(world, fake.annotate(1, 1)))
-        fake.add_task(2)
-        annotations.receive(world.ctx, Event("TASKS_CREATED", PROJECT, tasks=[fake.task_rows.pop(2)]))
-        return reading
-
-    fake.touched[1] = fake.tick()
-    monkeypatch.setattr(fake, "tasks", slow_reading)
+    found = fake.annotate(1, 1)
+    annotations.receive(world.ctx, event(world, found))
+    fake.add_task(2)
+    annotations.receive(world.ctx, Event("TASKS_CREATED", PROJECT, tasks=[fake.task_rows[2]]))
+    late, unseen = fake.annotations.pop(1), fake.task_rows.pop(2)
     world.pull()
+    assert set(usable(world)) == {1}
+    fake.annotations[1], fake.task_rows[2] = late, unseen
+    for _ in range(10):
+        world.pass_time(minutes=1)
+        world.pull()
     assert set(usable(world)) == {1}
     with world.ctx.store.read() as s:
         assert [task.id for task in projects.all_tasks(s, PROJECT)] == [1, 2]
+
+
+@pytest.mark.parametrize("minutes_between_pulls", [0.1, 1, 3, 600])
+def test_a_deletion_whose_webhook_was_lost_is_found_however_often_pulls_come(
+    world: World, minutes_between_pulls: float
+) -> None:
+    fake = world.label_studio
+    for task_id in (1, 2):
+        fake.add_task(task_id)
+    world.pull()
+    annotations.receive(world.ctx, event(world, fake.annotate(1, 1)))
+    fake.delete_annotation(1)
+    for number in range(max(2, round(2 / minutes_between_pulls))):
+        fake.annotate(100 + number, 2)  # work goes on elsewhere, so the pulls move on
+        world.pull()
+        world.pass_time(minutes_between_pulls)
+    world.pull()
+    assert set(usable(world)) == {2}
 
 
 def test_a_pull_and_a_webhook_of_the_same_change_are_one(world: World) -> None:
