@@ -39,8 +39,10 @@ def run_round(round_id: int) -> None:
         if _stopping.is_set() or round_id in _children:
             return
         child = _children[round_id] = subprocess.Popen(command)
+    if _stopping.is_set():
+        child.terminate()  # told to stop since, and too late for the list that was gone through
     try:
-        log.info("round %s ran in process %s, exit status %s", round_id, child.pid, child.wait())
+        log.info("round id %s ran in process %s, exit status %s", round_id, child.pid, child.wait())
     finally:
         del _children[round_id]
 
@@ -63,6 +65,8 @@ def reconcile() -> None:
             rounds.open_if_due(ctx, project.id)
         except WardroundError as error:
             log.error("project %s could not be reconciled: %s", project.id, error)
+        except Exception:  # one project must not stop the others, nor the rounds that wait below
+            log.exception("project %s could not be reconciled", project.id)
     rounds.resume_unclaimed(ctx)
 
 

@@ -71,7 +71,8 @@ def _take_step(ctx: Context, claim: Claim) -> bool:
     claim.report(step.__module__.rpartition(".")[2], 0, 1)
     write = step(Job(ctx, claim, project, row))
     with ctx.store.begin() as s:
-        rounds.advance(s, row.id, claim.owner, row.status, following, ctx.now(), **write(s))
+        values = write(s)
+        rounds.advance(s, row.id, claim.owner, row.status, following, ctx.now(), progress=None, **values)
     return True
 
 

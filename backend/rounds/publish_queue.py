@@ -11,7 +11,6 @@ import numpy as np
 import orjson
 
 import strategies
-from backend.context import Context
 from backend.errors import QueueMismatch, WardroundError
 from backend.label_studio import payloads
 from backend.rounds.job import Job, Write
@@ -43,7 +42,7 @@ def step(job: Job) -> Write:
     there = job.ctx.label_studio.model_versions(job.project.id)
     name = _free_name(f"{PREFIX}r{job.round.number}-v{version.number if version else 0}", there)
     _push(job, name, queue, stored)
-    _compare(job.ctx, job.project.id, [place.task_id for place in queue])
+    _compare(job, [place.task_id for place in queue])
     _forget(job, set(there) - {job.project.published_version})
     return lambda s: _write(s, job, name, version, queue)
 
@@ -63,16 +62,16 @@ def rank(job: Job, tasks: Sequence[Task], stored: dict[int, Prediction]) -> list
     return queue + _places([task for task in tasks if task.problem], stored, Arm.strategy)
 
 
-def differs(queue: Sequence[int], served: Sequence[int]) -> str | None:
+def differs(queue: Sequence[int], served: Sequence[int], waiting: Collection[int]) -> str | None:
     """Where the served order leaves the queue, in words; None when it does not.
 
     Tasks annotated since the ranking are served no more, and tasks imported since then are not in the queue:
-    neither is a difference.
+    neither is a difference. `waiting` are the tasks that, as far as we know, nobody has answered.
     """
     known, there = set(queue), set(served)
     expected = [task_id for task_id in queue if task_id in there]
     seen = [task_id for task_id in served if task_id in known]
-    if queue and not seen:
+    if not seen and known & set(waiting):
         return "Label Studio serves none of the queue"
     for position, (wanted, got) in enumerate(zip(expected, seen, strict=True)):
         if wanted != got:
@@ -134,13 +133,20 @@ def _push(job: Job, name: str, queue: Sequence[Place], stored: dict[int, Predict
     job.claim.report("publish", len(items), len(items))
 
 
-def _compare(ctx: Context, project_id: int, queue: Sequence[int]) -> None:
-    problem = differs(queue, ctx.label_studio.served_order(project_id)) if queue else None
-    if problem:
-        raise QueueMismatch(
-            f"{problem}; check in project {project_id} that sampling is 'Uncertainty sampling' and that nothing else "
-            "changes its model version, then start a round by hand"
-        )
+def _compare(job: Job, queue: Sequence[int]) -> None:
+    """Read back what is served; on a difference Label Studio is switched back before the round fails."""
+    label_studio, project_id = job.ctx.label_studio, job.project.id
+    served = label_studio.served_order(project_id)
+    with job.ctx.store.read() as s:
+        waiting = {task.id for task in projects.unlabelled_tasks(s, project_id)}
+    problem = differs(queue, served, waiting)
+    if problem is None:
+        return
+    label_studio.update_project(project_id, model_version=job.project.published_version or "")
+    raise QueueMismatch(
+        f"{problem}; check in project {project_id} that sampling is 'Uncertainty sampling' and that nothing else "
+        "changes its model version, then start a round by hand"
+    )
 
 
 def _free_name(wanted: str, there: Collection[str]) -> str:

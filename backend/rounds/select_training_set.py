@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 
 def step(job: Job) -> Write:
     """Fetch the images, check each mask against its image, freeze the items; broken tasks are left out by name."""
-    with job.ctx.store.read() as s:
+    with job.ctx.store.begin() as s:
+        projects.forget_problems(s, job.project.id)  # images whose storage was away may be back
         found = annotations.usable(s, job.project.id)
     items: list[RoundItem] = []
     left_out: dict[str, str] = {}

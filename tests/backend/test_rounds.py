@@ -244,6 +244,18 @@ def test_a_planted_shuffle_is_noticed(world: World) -> None:
     assert world.project.published_version is None
 
 
+def test_a_queue_that_is_not_served_leaves_the_last_one_in_place(world: World) -> None:
+    populate(world)
+    run_first_round(world)
+    before, queue = world.project.published_version, queue_ids(world)
+    world.label_studio.shuffled = True
+    with pytest.raises(QueueMismatch):
+        rounds.run(world.ctx, rounds.open_now(world.ctx, PROJECT))
+    world.label_studio.shuffled = False
+    assert world.label_studio.settings["model_version"] == before == world.project.published_version
+    assert world.label_studio.served_order(PROJECT) == queue == queue_ids(world)
+
+
 @pytest.mark.parametrize(
     ("served", "differs"),
     [
@@ -257,7 +269,12 @@ def test_a_planted_shuffle_is_noticed(world: World) -> None:
     ],
 )
 def test_the_comparison_tells_a_change_of_order_from_work_going_on(served: list[int], differs: bool) -> None:
-    assert (publish_queue.differs([1, 2, 3, 4], served) is not None) == differs
+    assert (publish_queue.differs([1, 2, 3, 4], served, waiting=[1, 2, 3, 4]) is not None) == differs
+
+
+def test_the_last_tasks_answered_during_a_publication_are_no_difference() -> None:
+    assert publish_queue.differs([1, 2], [], waiting=[]) is None
+    assert publish_queue.differs([1, 2], [9], waiting=[9]) is None
 
 
 def test_one_unfinished_round_a_project(world: World) -> None:
