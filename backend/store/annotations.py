@@ -56,12 +56,12 @@ def mark_deleted(s: Session, project_id: int, ids: Sequence[int], now: datetime)
 
 def alive_ids(s: Session, task_ids: Sequence[int], received_before: datetime | None = None) -> set[int]:
     """Annotations of the tasks that are not deleted; those that arrived before a time, if one is given."""
-    early = Annotation.received_at < received_before
+    conditions: list[Any] = [Annotation.deleted_at.is_(None)]
+    if received_before is not None:
+        conditions.append(Annotation.received_at < received_before)
     found: set[int] = set()
     for chunk in chunks(task_ids):
-        alive = Annotation.task_id.in_(chunk), Annotation.deleted_at.is_(None)
-        wanted = select(Annotation.id).where(*alive)
-        found.update(s.scalars(wanted if received_before is None else wanted.where(early)))
+        found.update(s.scalars(select(Annotation.id).where(Annotation.task_id.in_(chunk), *conditions)))
     return found
 
 
