@@ -94,16 +94,22 @@ def _transport_options(broker_url: str) -> dict[str, Any]:
     return {"visibility_timeout": 43_200}  # seconds; no message may come back while its round still runs
 
 
+# Label Studio gives a webhook one second, and kombu would try for six to reach a broker that is down.
+_ONE_ATTEMPT = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
+
 def _sender(settings: Settings) -> Enqueue:
     from celery import Celery
+    from celery.exceptions import OperationalError
 
     app = Celery("wardround", set_as_current=False)
-    app.conf.update(celery_config(settings))
+    config = celery_config(settings)
+    app.conf.update(config | {"broker_transport_options": config["broker_transport_options"] | _ONE_ATTEMPT})
 
     def enqueue(name: str, *args: Any) -> None:
         try:
             app.send_task(f"wardround.{name}", args=args, retry=False)
-        except (*app.connection_for_write().connection_errors, OSError) as error:
+        except (OperationalError, OSError, *app.connection_for_write().channel_errors) as error:
             # Nothing is lost: beat's next reconciliation finds what this message would have said.
             log.warning("the broker took no message %s%s: %s", name, args, error)
 

@@ -14,6 +14,13 @@ class BadSettings(WardroundError):
     """A setting is missing or unusable."""
 
 
+class DatabaseUnreachable(WardroundError):
+    """No answer from the database."""
+
+    http_status = 503
+    retryable = True
+
+
 class SchemaTooNew(WardroundError):
     """The database was written by a newer Wardround."""
 

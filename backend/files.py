@@ -17,6 +17,10 @@ from model import ModelError, read_image
 
 Kind = Literal["images", "masks", "checkpoints"]
 
+_ORIENTATION = 0x0112  # the Exif tag
+_ON_ITS_SIDE = (5, 6, 7, 8)
+_TURN_A_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+
 
 class Files:
     """The folder of everything that is too large for the database."""
@@ -55,7 +59,9 @@ class Files:
             try:
                 read_image(Path(probe.name), self.max_image_pixels)
             except ModelError as error:
-                raise BadImage(str(error).replace(probe.name, "the image")) from error
+                raise BadImage(
+                    str(error).replace(f"image {probe.name}", "the image").replace(probe.name, "it")
+                ) from error
         return self.put("images", content)
 
     def image(self, sha256: str) -> np.ndarray:
@@ -63,9 +69,11 @@ class Files:
         return read_image(self.path("images", sha256), self.max_image_pixels)
 
     def image_size(self, sha256: str) -> tuple[int, int]:
-        """Height and width in pixels, image frame."""
-        height, width = self.image(sha256).shape[:2]
-        return height, width
+        """Height and width in pixels, image frame, without decoding: a webhook waits for it, and has a second."""
+        path = self.path("images", sha256)
+        with Image.open(path) as image:
+            turned = _may_be_turned(image, path) and image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
+            return (image.width, image.height) if turned else (image.height, image.width)
 
     def mask_size(self, sha256: str) -> tuple[int, int]:
         """Height and width in pixels, from the header of a mask we wrote."""
@@ -96,6 +104,15 @@ class Files:
 
     def _place(self, kind: Kind, sha256: str) -> Path:
         return self.folder / kind / sha256[:2] / sha256
+
+
+def _may_be_turned(image: Image.Image, path: Path) -> bool:
+    # Pillow turns the size of a TIFF itself, and decodes the whole of a PNG to look for an orientation behind its
+    # pixels, where most have none.
+    if image.format == "PNG":
+        content = path.read_bytes()
+        return any(mark in content for mark in _TURN_A_PNG)
+    return image.format != "TIFF"
 
 
 def _write_whole(place: Path, content: bytes) -> None:

@@ -51,7 +51,9 @@ class LabelStudioUnreachable(LabelStudioError):
 
 
 class LabelStudioUnauthorised(LabelStudioError):
-    """Label Studio does not accept the configured token."""
+    """Label Studio does not accept the configured token. A round waits for a new one: no work is lost over it."""
+
+    retryable = True
 
 
 class LabelStudioRefused(LabelStudioError):

@@ -13,10 +13,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from filelock import FileLock
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import Session
 
-from backend.errors import SchemaTooNew
+from backend.errors import BadSettings, DatabaseUnreachable, SchemaTooNew
 
 _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 _MIGRATION_LOCK = 0x57415244  # any number that all Wardrounds on one PostgreSQL share
@@ -26,8 +27,8 @@ class Store:
     """A database. `begin()` is one short transaction; nothing slow belongs inside it."""
 
     def __init__(self, url: str) -> None:
-        self.url = make_url(url)
-        self.engine = _engine(url)
+        self.url = _usable(url)
+        self.engine = _engine(self.url)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -65,18 +66,43 @@ class Store:
             with FileLock(f"{self.url.database}.migrate-lock"):
                 yield
             return
-        with self.engine.connect() as connection:
+        with self._reached() as connection:
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
             try:
                 yield
             finally:
                 connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
 
+    def _reached(self) -> Connection:
+        try:
+            return self.engine.connect()
+        except OperationalError as error:
+            where = self.url.render_as_string(hide_password=True)
+            reason = " ".join(str(error.orig).split())
+            raise DatabaseUnreachable(f"WARDROUND_DATABASE_URL: no database at {where} ({reason})") from error
 
-def _engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() != "sqlite":
+
+def _usable(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = URL.create("nothing")
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise BadSettings(
+            "WARDROUND_DATABASE_URL must be sqlite:///file or postgresql+psycopg://user:password@host/database"
+        )
+    # The bare name means a driver that is not installed here.
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
-    Path(make_url(url).database or ".").parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(url.database or ".").parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadSettings(f"WARDROUND_DATABASE_URL: the folder {folder} cannot be made: {error.strerror}") from error
     engine = create_engine(url)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin)

@@ -77,6 +77,12 @@ def change_task(s: Session, task_id: int, **values: Any) -> None:
     s.execute(update(Task).where(Task.id == task_id).values(**values))
 
 
+def forget_problems(s: Session, project_id: int) -> None:
+    """Give tasks with a broken image another chance; a task without any image keeps its problem."""
+    broken = Task.project_id == project_id, Task.problem.is_not(None), Task.image_url != ""
+    s.execute(update(Task).where(*broken).values(problem=None))
+
+
 def mark_tasks_deleted(s: Session, task_ids: Sequence[int], now: datetime) -> None:
     for chunk in chunks(task_ids):
         s.execute(update(Task).where(Task.id.in_(chunk), Task.deleted_at.is_(None)).values(deleted_at=now))

@@ -79,7 +79,8 @@ def advance(
     if to in FINISHED:
         values |= {"finished_at": now, "claim": None}
     moved = _mine(round_id, owner).where(Round.status == came_from)
-    if not _changed(s, moved.values(status=to, heartbeat_at=now, attempts=1, **values)):
+    # Whatever stopped an earlier attempt is over.
+    if not _changed(s, moved.values(status=to, heartbeat_at=now, attempts=1, error=None, **values)):
         raise ClaimLost(f"round {round_id} is no longer {came_from} under this process")
 
 
