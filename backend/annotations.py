@@ -74,6 +74,17 @@ def store_tasks(ctx: Context, project: Project, tasks: Iterable[Task]) -> None:
         projects.add_tasks(s, rows)
 
 
+def read_fields_anew(ctx: Context, project: Project) -> None:
+    """Take groups and prompts of all known tasks from the fields that the project names now.
+
+    Only before a round has frozen its items: afterwards a task that trained could fall among the held-out ones.
+    """
+    for found in ctx.label_studio.tasks(project.id):
+        row = task_row(project, found.task, ctx.settings.held_out_share, ctx.now())
+        with ctx.store.begin() as s:
+            projects.change_task(s, row["id"], **{name: row[name] for name in ("group_key", "held_out", "prompt")})
+
+
 def task_row(project: Project, task: Task, held_out_share: float, now: datetime) -> dict[str, Any]:
     """The row of a task. Without a group of its own, an image is its own group."""
     group = _storable(str(task.data.get(project.group_field) or task.image_url or task.id))

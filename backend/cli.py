@@ -111,7 +111,15 @@ def connect(
     for label, text in done.prompts.items():
         typer.echo(f"{label}: “{text}”")
     opened = f"opened round {done.round_id}" if done.round_id else "no round is due"
-    typer.echo(f"project {project_id} is connected with {done.tasks} tasks; {opened}")
+    typer.echo(
+        f"project {project_id} is connected: {done.tasks} tasks in {done.groups} groups, "
+        f"{done.held_out} held out for evaluation; {opened}"
+    )
+    if done.tasks and done.groups == done.tasks:
+        typer.echo(
+            f"no two tasks share a group: if several images show one patient, name the field that tells with "
+            f"--group-field (now {group_field!r}), or the evaluation will flatter"
+        )
 
 
 @cli.command()

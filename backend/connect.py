@@ -10,6 +10,7 @@ from backend.context import Context
 from backend.errors import BadSettings
 from backend.label_studio.payloads import parse_label_config
 from backend.store import projects
+from backend.store import rounds as rows
 from backend.tables import Project
 
 log = logging.getLogger(__name__)
@@ -30,10 +31,12 @@ ACTIONS = (
 
 @dataclass(frozen=True)
 class Connected:
-    """What `connect` did: the labels with their prompts, how many tasks are known, the round it opened."""
+    """What `connect` did: the labels with their prompts, the tasks it knows, their groups, the round it opened."""
 
     prompts: dict[str, str]
     tasks: int
+    groups: int
+    held_out: int
     round_id: int | None
 
 
@@ -47,6 +50,7 @@ def connect(
     unknown = sorted(set(prompts) - set(labels))
     if unknown:
         raise BadSettings(f"prompts for {', '.join(unknown)}, but project {project_id} has {', '.join(labels)}")
+    refresh = _fields_change(ctx, project_id, group_field, prompt_field)
     project = _save(ctx, found, prompts, group_field, prompt_field)
     _connect_backend(ctx, project_id)
     _connect_webhook(ctx, project_id)
@@ -60,10 +64,34 @@ def connect(
         model_version=project.published_version or "",
     )
     annotations.reconcile(ctx, project)
+    if refresh:
+        annotations.read_fields_anew(ctx, project)
     round_id = rounds.open_if_due(ctx, project_id)
     with ctx.store.read() as s:
-        n_tasks = len(projects.all_tasks(s, project_id))
-    return Connected({label: project.prompts.get(label, label) for label in labels}, n_tasks, round_id)
+        tasks = projects.all_tasks(s, project_id)
+    return Connected(
+        prompts={label: project.prompts.get(label, label) for label in labels},
+        tasks=len(tasks),
+        groups=len({task.group_key for task in tasks}),
+        held_out=sum(task.held_out for task in tasks),
+        round_id=round_id,
+    )
+
+
+def _fields_change(ctx: Context, project_id: int, group_field: str, prompt_field: str) -> bool:
+    """Whether known tasks must be read anew; BadSettings when that would move the held-out line under a model."""
+    with ctx.store.read() as s:
+        known = projects.find(s, project_id)
+        frozen = rows.latest_selected(s, project_id)
+    if known is None or (known.group_field, known.prompt_field) == (group_field, prompt_field):
+        return False
+    if frozen is not None:
+        raise BadSettings(
+            f"project {project_id} reads groups from {known.group_field!r} and prompts from {known.prompt_field!r}, "
+            f"and round {frozen.number} has trained on that; other fields would leak held-out patients into training. "
+            "Connect with the same fields, or a new project with the right ones"
+        )
+    return True
 
 
 def _save(
@@ -79,7 +107,7 @@ def _save(
             group_field=group_field,
             prompt_field=prompt_field,
             published_version=known.published_version if known else None,
-            # Everything is pulled anew: the fields that name groups and prompts may have changed.
+            # Everything is pulled anew: whatever was missed while it was not connected is found.
             reconciled_until=None,
             connected_at=known.connected_at if known else ctx.now(),
         )

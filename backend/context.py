@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import strategies
 from backend import broker
+from backend.errors import BadSettings
 from backend.files import Files
 from backend.label_studio.client import LabelStudioClient
 from backend.serving import Serving
@@ -40,6 +42,7 @@ class Context:
 def build(settings: Settings, *, migrate: bool = True) -> Context:
     """A context from settings; brings the schema to its head first."""
     settings.require("label_studio_url", "label_studio_token")
+    _require_strategy(settings.strategy)
     store = Store(settings.database_url)
     if migrate:
         store.migrate()
@@ -53,6 +56,14 @@ def build(settings: Settings, *, migrate: bool = True) -> Context:
         enqueue=_sender(settings),
         now=lambda: datetime.now(UTC),
     )
+
+
+def _require_strategy(name: str) -> None:
+    """Better said now than inside the first round."""
+    try:
+        strategies.get(name)
+    except strategies.StrategyError as error:
+        raise BadSettings(f"WARDROUND_STRATEGY: {error}") from None
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from backend.errors import BadSettings
 from backend.label_studio.errors import LabelStudioUnreachable, UnsupportedLabelConfig
 from backend.store import Store, projects
 from backend.store import rounds as rows
-from backend.tables import Project
+from backend.tables import Annotation, Project, Role, RoundItem
 from tests.backend.conftest import World
 from tests.backend.fakes import LABEL_CONFIG, FakeLabelStudio
 
@@ -219,3 +219,29 @@ def test_connecting_that_was_cut_off_is_done_by_doing_it_again(
     assert (len(label_studio.backends), len(label_studio.hooks), done.tasks) == (1, 1, 6)
     assert len(round_ids(ctx.store)) == 1
     assert label_studio.settings["model_version"] == ""
+
+
+def test_other_fields_are_read_anew_until_a_round_has_trained(ctx: Context, label_studio: Connectable) -> None:
+    for task_id, task in label_studio.task_rows.items():
+        data = task.data | {"patient": f"patient {task_id % 2}", "hint": "a bright disc"}
+        label_studio.task_rows[task_id] = replace(task, data=data)
+    assert connecting.connect(ctx, PROJECT, {}, "group", "prompt").groups == 6
+    assert connecting.connect(ctx, PROJECT, {}, "patient", "hint").groups == 2
+    with ctx.store.read() as s:
+        tasks = projects.all_tasks(s, PROJECT)
+    assert {task.prompt for task in tasks} == {"a bright disc"}
+    sides = {task.group_key: {other.held_out for other in tasks if other.group_key == task.group_key} for task in tasks}
+    assert all(len(side) == 1 for side in sides.values())
+    with ctx.store.begin() as s:
+        opened = rows.latest(s, PROJECT)
+        assert opened is not None
+        annotation = Annotation(id=1, project_id=PROJECT, task_id=1, skipped=False, received_at=ctx.now())
+        s.add(annotation)
+        s.flush()
+        item = RoundItem(round_id=opened.id, annotation_id=1, label="Lesion", task_id=1, role=Role.train)
+        item.image_sha256 = item.mask_sha256 = "0" * 64
+        item.prompt = "a bright disc"
+        rows.freeze_items(s, [item])
+    with pytest.raises(BadSettings, match="leak"):
+        connecting.connect(ctx, PROJECT, {}, "group", "hint")
+    assert connecting.connect(ctx, PROJECT, {}, "patient", "hint").groups == 2

@@ -129,3 +129,14 @@ def test_every_setting_is_explained_and_spans_of_time_carry_their_unit() -> None
         assert field.description, name
         if any(word in name for word in ("time", "schedule", "lease", "reconcile")):
             assert name.endswith(("_seconds", "_hours")), name
+
+
+def test_an_unknown_strategy_is_said_when_a_process_starts(tmp_path: Path) -> None:
+    settings = Settings(
+        data_dir=tmp_path,
+        label_studio_url="http://label-studio.test",
+        label_studio_token=SecretStr("a-token"),
+        strategy="enthropy",
+    )
+    with pytest.raises(BadSettings, match=r"WARDROUND_STRATEGY.*enthropy.*entropy, random"):
+        context.build(settings)
