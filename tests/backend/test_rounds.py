@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from backend import report, rounds
-from backend.errors import ClaimLost, Interrupted, QueueMismatch, RoundError, RoundRunning
+from backend.errors import ClaimLost, Interrupted, RoundError, RoundRunning
 from backend.label_studio.errors import LabelStudioUnreachable
-from backend.rounds import machine, publish_queue
+from backend.rounds import machine
 from backend.rounds.claim import Claim
 from backend.rounds.job import Job, Write
 from backend.store import predictions, projects
 from backend.store import rounds as rows
-from backend.tables import Arm, Role, RoundStatus, Verdict
+from backend.tables import Role, RoundStatus, Verdict
 from tests.backend.conftest import World
 from tests.backend.fakes import SIDE
 
@@ -96,26 +96,6 @@ def test_a_round_trains_evaluates_promotes_rescores_and_publishes(world: World) 
         assert predictions.queue_size(s, round_id) == len(world.label_studio.served_order(PROJECT))
     assert world.label_studio.served_order(PROJECT) == queue_ids(world)
     assert str(world.project.published_version).endswith(f"-v{version.number}")
-
-
-def test_the_queue_ranks_by_score_and_mixes_its_arms(world: World) -> None:
-    populate(world, 40)
-    run_first_round(world)
-    annotate_both_sides(world)
-    assert rounds.run(world.ctx, rounds.open_now(world.ctx, PROJECT))
-    queue = report.queue_of(world.ctx, PROJECT)
-    scores = [row["score"] for row in queue if row["arm"] == "strategy"]
-    assert scores == sorted(scores, reverse=True)
-    assert {row["arm"] for row in queue} == {"strategy", "random"}
-    for task_id in range(41, 61):
-        world.label_studio.add_task(task_id)
-    world.pull()
-    assert rounds.run(world.ctx, rounds.open_now(world.ctx, PROJECT))
-    queue = report.queue_of(world.ctx, PROJECT)
-    with world.ctx.store.read() as s:
-        held_out = {task.id for task in projects.unlabelled_tasks(s, PROJECT) if task.held_out}
-    assert {row["task_id"] for row in queue if row["arm"] == "held_out"} == held_out
-    assert held_out
 
 
 def test_held_out_tasks_are_never_trained_on(world: World) -> None:
@@ -234,49 +214,6 @@ def test_a_step_that_always_crashes_fails_the_round_in_words(world: World, monke
     assert rounds.open_now(world.ctx, PROJECT) != round_id, "a failed round does not block the next"
 
 
-def test_a_planted_shuffle_is_noticed(world: World) -> None:
-    populate(world)
-    world.label_studio.shuffled = True
-    round_id = rounds.open_now(world.ctx, PROJECT)
-    with pytest.raises(QueueMismatch, match="place 0"):
-        rounds.run(world.ctx, round_id)
-    assert in_full(world, round_id)["status"] == "failed"
-    assert world.project.published_version is None
-
-
-def test_a_queue_that_is_not_served_leaves_the_last_one_in_place(world: World) -> None:
-    populate(world)
-    run_first_round(world)
-    before, queue = world.project.published_version, queue_ids(world)
-    world.label_studio.shuffled = True
-    with pytest.raises(QueueMismatch):
-        rounds.run(world.ctx, rounds.open_now(world.ctx, PROJECT))
-    world.label_studio.shuffled = False
-    assert world.label_studio.settings["model_version"] == before == world.project.published_version
-    assert world.label_studio.served_order(PROJECT) == queue == queue_ids(world)
-
-
-@pytest.mark.parametrize(
-    ("served", "differs"),
-    [
-        ([1, 2, 3, 4], False),
-        ([2, 4], False),  # two were annotated meanwhile
-        ([1, 2, 9, 3, 4], False),  # one was imported meanwhile
-        ([1, 3, 2, 4], True),
-        ([4, 3, 2, 1], True),
-        ([], True),
-        ([9], True),
-    ],
-)
-def test_the_comparison_tells_a_change_of_order_from_work_going_on(served: list[int], differs: bool) -> None:
-    assert (publish_queue.differs([1, 2, 3, 4], served, waiting=[1, 2, 3, 4]) is not None) == differs
-
-
-def test_the_last_tasks_answered_during_a_publication_are_no_difference() -> None:
-    assert publish_queue.differs([1, 2], [], waiting=[]) is None
-    assert publish_queue.differs([1, 2], [9], waiting=[9]) is None
-
-
 def test_one_unfinished_round_a_project(world: World) -> None:
     populate(world)
     rounds.open_now(world.ctx, PROJECT)
@@ -353,16 +290,6 @@ def test_a_label_that_was_not_painted_trains_as_absent(world: World) -> None:
     assert only["mask_sha256"] == world.ctx.files.put_mask(np.zeros((SIDE, SIDE), dtype=bool))
 
 
-def test_old_publications_are_deleted_one_round_late(world: World) -> None:
-    populate(world)
-    names = []
-    for _ in range(3):
-        assert rounds.run(world.ctx, rounds.open_now(world.ctx, PROJECT))
-        names.append(world.project.published_version)
-    # An annotator may still be editing what the last publication showed.
-    assert set(world.label_studio.model_versions(PROJECT)) == set(names[-2:])
-
-
 def test_a_kept_candidate_does_not_serve(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     populate(world)
     run_first_round(world)
@@ -380,9 +307,3 @@ def test_a_kept_candidate_does_not_serve(world: World, monkeypatch: pytest.Monke
     assert after.id == before.id
     assert in_full(world, round_id)["verdict"] == "kept"
     assert world.label_studio.served_order(PROJECT) == queue_ids(world)
-
-
-def test_arms_are_words_that_the_database_knows(world: World) -> None:
-    populate(world)
-    run_first_round(world)
-    assert {row["arm"] for row in report.queue_of(world.ctx, PROJECT)} <= {arm.value for arm in Arm}
