@@ -9,9 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model.config import ModelConfig, TrainConfig
+    from model.adaptive import DrawPlan, Ranking, rank_adaptively, rank_pool
+    from model.backbones.towers import Source
+    from model.calibration import calibrate, fit_temperature
+    from model.config import BACKBONE_NAMES, ModelConfig, TrainConfig
     from model.data import Example, read_image, read_mask
     from model.errors import (
+        BackboneUnavailable,
         BadConfig,
         BadExample,
         BadInput,
@@ -20,42 +24,66 @@ if TYPE_CHECKING:
         ImageTooLarge,
         ModelError,
         NoExamples,
+        NonFiniteWeights,
+        OutOfMemory,
+        PromptTooLong,
         ResumeMismatch,
         TrainingDiverged,
         UnknownBackbone,
         UnreadableImage,
     )
     from model.evaluation import Metrics, evaluate
-    from model.segmenter import Segmentation, Segmenter
+    from model.segmentation import Segmentation
+    from model.segmenter import Segmenter
     from model.training import Progress, fine_tune
 
 __all__ = [
+    "BACKBONE_NAMES",
+    "BackboneUnavailable",
     "BadConfig",
     "BadExample",
     "BadInput",
     "CheckpointMismatch",
     "CheckpointUnreadable",
+    "DrawPlan",
     "Example",
     "ImageTooLarge",
     "Metrics",
     "ModelConfig",
     "ModelError",
     "NoExamples",
+    "NonFiniteWeights",
+    "OutOfMemory",
     "Progress",
+    "PromptTooLong",
+    "Ranking",
     "ResumeMismatch",
     "Segmentation",
     "Segmenter",
+    "Source",
     "TrainConfig",
     "TrainingDiverged",
     "UnknownBackbone",
     "UnreadableImage",
+    "calibrate",
     "evaluate",
     "fine_tune",
+    "fit_temperature",
+    "rank_adaptively",
+    "rank_pool",
     "read_image",
     "read_mask",
 ]
 
 _HOMES = {
+    "DrawPlan": "adaptive",
+    "Ranking": "adaptive",
+    "rank_adaptively": "adaptive",
+    "rank_pool": "adaptive",
+    "BACKBONE_NAMES": "config",
+    "calibrate": "calibration",
+    "fit_temperature": "calibration",
+    "Source": "backbones.towers",
     "ModelConfig": "config",
     "TrainConfig": "config",
     "Example": "data",
@@ -63,7 +91,7 @@ _HOMES = {
     "read_mask": "data",
     "Metrics": "evaluation",
     "evaluate": "evaluation",
-    "Segmentation": "segmenter",
+    "Segmentation": "segmentation",
     "Segmenter": "segmenter",
     "Progress": "training",
     "fine_tune": "training",

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.errors import CheckpointMismatch, CheckpointUnreadable
+from model.backbones.files import fit
+from model.errors import CheckpointUnreadable
+from model.network import Network
 
 CHECKPOINT_FORMAT = "wardround-checkpoint-1"
 STATE_FORMAT = "wardround-training-state-1"
@@ -35,10 +37,16 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
+def _seal(tensors: Mapping[str, Tensor], text: str) -> str:
+    """The digest of a whole file: its tensors and the text beside them."""
+    return hashlib.sha256(f"{digest(tensors)} {text}".encode()).hexdigest()
+
+
 def write(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any], file_format: str) -> None:
     """Write tensors and a JSON-able `content` as one file, atomically. The folder must exist."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": file_format, "digest": digest(plain), "content": json.dumps(content, allow_nan=False)}
+    text = json.dumps(content, allow_nan=False)
+    metadata = {"format": file_format, "digest": _seal(plain, text), "content": text}
     data = save(plain, metadata)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -56,43 +64,45 @@ def read(path: Path, file_format: str) -> tuple[dict[str, Tensor], dict[str, Any
     """The tensors and the content of a file that `write` made. Raises CheckpointUnreadable."""
     try:
         with safe_open(path, framework="pt") as file:
-            content, expected = _metadata(path, file.metadata() or {}, file_format)
+            text, expected = _metadata(path, file.metadata() or {}, file_format)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointUnreadable(f"{path} is not a readable safetensors file ({error}); use another one") from error
-    if digest(tensors) != expected:
-        raise CheckpointUnreadable(f"{path} is damaged: its tensors do not match their digest; restore it from a copy")
-    return tensors, content
+    if _seal(tensors, text) != expected:
+        raise CheckpointUnreadable(f"{path} is damaged: its content does not match its digest; restore it from a copy")
+    return tensors, dict(json.loads(text))
 
 
-def _metadata(path: Path, metadata: Mapping[str, str], file_format: str) -> tuple[dict[str, Any], str]:
-    """Content and digest from the metadata of a file of the right format."""
+def describe(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself: configuration, card, digest of its tensors and SHA-256 of the whole file.
+
+    The tensors are verified on the way. Raises CheckpointUnreadable.
+    """
+    tensors, content = read(path, CHECKPOINT_FORMAT)
+    n_numbers = sum(tensor.numel() for tensor in tensors.values())
+    return {**content, "digest": digest(tensors), "sha256": file_sha256(path), "n_numbers": n_numbers}
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _metadata(path: Path, metadata: Mapping[str, str], file_format: str) -> tuple[str, str]:
+    """Content, still as text, and digest from the metadata of a file of the right format."""
     found = metadata.get("format")
     if found != file_format:
         raise CheckpointUnreadable(f"{path} is no {file_format} file (its format is {found!r}); use one saved by us")
-    try:
-        content = json.loads(metadata["content"])
-        return dict(content), metadata["digest"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointUnreadable(f"the metadata of {path} is damaged ({error}); restore it from a copy") from error
+    if "content" not in metadata or "digest" not in metadata:
+        raise CheckpointUnreadable(f"the metadata of {path} is incomplete; restore it from a copy")
+    return metadata["content"], metadata["digest"]
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy the tensors into the module; every name and shape must fit. Raises CheckpointMismatch naming those not."""
-    own = module.state_dict()
-    problems = [
-        *[f"missing {name}" for name in own if name not in tensors],
-        *[f"unexpected {name}" for name in tensors if name not in own],
-        *[
-            f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
-            for name in own
-            if name in tensors and tensors[name].shape != own[name].shape
-        ],
-    ]
-    if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointMismatch(
-            f"{path} does not fit the network of its configuration: {'; '.join(problems[:8])}{more}; "
-            "it was written by another version of the network, so train it anew"
-        )
-    module.load_state_dict(dict(tensors))
+def load_into(network: Network, tensors: Mapping[str, Tensor], origin: Path | str) -> None:
+    """Copy the tensors into the network's own parts; every name and shape must fit, every number be finite.
+
+    Raises CheckpointMismatch naming those that do not.
+    """
+    cure = "it was written by another version of the network or over another backbone, so train it anew"
+    fit(network, network.own_parts(), tensors, f"{origin} for the network of its configuration", cure)

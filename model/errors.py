@@ -18,6 +18,17 @@ class UnknownBackbone(ModelError):
     """No backbone is registered under that name."""
 
 
+class BackboneUnavailable(ModelError):
+    """Weights or vocabulary of a pretrained backbone are neither on disk nor to be had from the hub."""
+
+
+class PromptTooLong(ModelError):
+    """A prompt has more tokens than the text tower can take; cutting it would change what it says."""
+
+    def __init__(self, prompt: str, n_tokens: int, limit: int) -> None:
+        super().__init__(f"the prompt {prompt[:60]!r}… has {n_tokens} tokens, the text tower takes {limit}; shorten it")
+
+
 class BadInput(ModelError):
     """An array, prompt or count handed to the segmenter has the wrong type, shape or value."""
 
@@ -56,6 +67,14 @@ class BadExample(ModelError):
 
 class TrainingDiverged(ModelError):
     """The loss or the weights stopped being finite."""
+
+
+class NonFiniteWeights(ModelError):
+    """A network to start from holds weights that are no numbers, or infinite."""
+
+
+class OutOfMemory(ModelError):
+    """Not even one image at a time can be trained on: the memory of the device is too small, or taken."""
 
 
 class CheckpointUnreadable(ModelError):

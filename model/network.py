@@ -1,8 +1,9 @@
 """MedCLIPSeg as one module: two CLIP towers joined by probabilistic adapters, and a mask decoder. Always logits.
 
-The mathematics is that of Koleilat et al., "MedCLIPSeg" (CVPR 2026, arXiv 2602.20423) and its released code, with one
-correction: padding of the prompt is masked, so that neither its length nor its neighbours in a batch matter.
-Chance comes from outside, as a `Noise`; without one every value takes its mean and the pass is deterministic.
+The mathematics is that of Koleilat et al., "MedCLIPSeg" (CVPR 2026, arXiv 2602.20423) and its released code. Padding
+of the prompt is masked, so that neither its length nor its neighbours in a batch matter; with `padding` "attended" it
+is not, as in the released code. Chance comes from outside, as a `Noise`; without one every value takes its mean and
+the pass is deterministic.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.backbones import Backbone, Towers
+from model.backbones import Backbone, Source, Towers
 from model.config import ModelConfig
 from model.errors import BadConfig
 
@@ -83,8 +84,8 @@ class Adapter(nn.Module):
         self.cross_attn_img_to_txt = ProbabilisticAttention(width, config.beta, config.gate_init)
         self.cross_attn_txt_to_img = ProbabilisticAttention(width, config.beta, config.gate_init)
 
-    def forward(self, x: Tensor, t: Tensor, visible: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
-        """x (B, 1 + N, Dv), t (B, L, Dt), visible bool (B, L) → what to add to each.
+    def forward(self, x: Tensor, t: Tensor, visible: Tensor | None, noise: Noise | None) -> tuple[Tensor, Tensor]:
+        """x (B, 1 + N, Dv), t (B, L, Dt), visible bool (B, L) or None for all → what to add to each.
 
         The text attends to the image tokens already updated by the text.
         """
@@ -116,17 +117,17 @@ class Upscale(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
         self.norm = ChannelNorm(width, eps=1e-6)
 
-    def forward(self, maps: Tensor, skip: Tensor | None) -> Tensor:
-        """maps (R, C, h, w), skip (B, K, 2h, 2w) or None → (R, C, 2h, 2w). Row r belongs to image r mod B."""
+    def forward(self, maps: Tensor, skip: Tensor | None, image_of: Tensor) -> Tensor:
+        """maps (R, C, h, w), skip (B, K, 2h, 2w) or None, image_of (R,) the image of each row → (R, C, 2h, 2w)."""
         finer = self.conv1(maps)
         if self.skip is not None and skip is not None:
-            finer = finer + self.skip(skip).repeat(len(finer) // len(skip), 1, 1, 1)
+            finer = finer + self.skip(skip)[image_of]
         return self.norm(self.conv2(F.gelu(finer)))
 
 
 @dataclass(frozen=True)
 class Output:
-    """logits (B, S, S) in the model frame; patches (B, N, E) and text (B, E), the features before normalisation."""
+    """logits (R, S, S) in the model frame; patches (R, N, E) and text (R, E), the features before normalisation."""
 
     logits: Tensor
     patches: Tensor
@@ -138,10 +139,10 @@ class Network(nn.Module):
 
     N_UPSCALE = 2
 
-    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+    def __init__(self, config: ModelConfig, backbone: Backbone, source: Source) -> None:
         super().__init__()
         self.config = config
-        self.towers = backbone.build(config)
+        self.towers = backbone.build(config, source)
         towers = self.clip_towers
         if towers.frozen:
             self.towers.requires_grad_(False)
@@ -163,34 +164,62 @@ class Network(nn.Module):
         """The towers, seen as what the network may use of them."""
         return cast(Towers, self.towers)
 
-    def forward(self, images: Tensor, tokens: Tensor, noise: Noise | None = None, n_draws: int = 1) -> Output:
-        """images (B, 3, S, S) normalised, tokens (B, L) → an Output of n_draws·B rows, draw by draw.
+    def train(self, mode: bool = True) -> Self:
+        """As for any module, but frozen towers stay as in inference: their dropout would be noise nobody learns from.
 
-        Row k·B + b is draw k of image b, and noise must answer for that many rows.
+        Who wants that noise (the released code trains with it) calls `towers.train()` afterwards.
+        """
+        super().train(mode)
+        if self.clip_towers.frozen:
+            self.towers.eval()
+        return self
+
+    def own_parts(self) -> dict[str, Tensor]:
+        """Every tensor of the network but those of frozen towers, which stay in the backbone's own file."""
+        towers_are_ours = not self.clip_towers.frozen
+        return {n: t for n, t in self.state_dict().items() if towers_are_ours or not n.startswith("towers.")}
+
+    def forward(
+        self,
+        images: Tensor,
+        tokens: Tensor,
+        noise: Noise | None = None,
+        n_draws: int = 1,
+        image_of: Tensor | None = None,
+    ) -> Output:
+        """images (B, 3, S, S) normalised, tokens (R, L), one row a prompt → an Output of n_draws·R rows, draw by draw.
+
+        image_of (R,) int64 names the image of each prompt; None: one prompt an image, in order. Row k·R + r is draw k
+        of prompt r, and noise must answer for that many rows.
         """
         towers = self.clip_towers
+        if image_of is None:
+            image_of = torch.arange(len(tokens), device=tokens.device)
         x, skips = towers.embed_image(images)
         t = towers.embed_text(tokens)
-        # Nothing before the first adapter depends on chance, so it runs once whatever the number of draws.
-        first = min(self.layers, default=towers.depth)
+        # Nothing before the first adapter depends on chance or on the other tower, so it runs once for all rows.
+        first = min(self.layers, default=towers.depth - 1)
         for index in range(first):
             x, t = towers.vision_block(index, x), towers.text_block(index, t, tokens)
-        x, t, tokens = x.repeat(n_draws, 1, 1), t.repeat(n_draws, 1, 1), tokens.repeat(n_draws, 1)
-        visible = tokens != 0
+        image_of, tokens = image_of.repeat(n_draws), tokens.repeat(n_draws, 1)
+        x, t = x[image_of], t.repeat(n_draws, 1, 1)
+        visible = None if self.config.padding == "attended" else tokens != 0
+        before_last = x
         for index in range(first, towers.depth):
             if index in self.layers:
                 to_x, to_t = self.pvl_adapters[self.layers.index(index)](x, t, visible, noise)
                 x, t = x + to_x, t + to_t
+            before_last = x
             x, t = towers.vision_block(index, x), towers.text_block(index, t, tokens)
-        patches, text = towers.patch_features(x), towers.text_feature(t, tokens)
-        return Output(self._decode(patches, text, skips, images.shape[-1]), patches, text)
+        patches, text = towers.patch_features(x, before_last), towers.text_feature(t, tokens)
+        return Output(self._decode(patches, text, skips, image_of, images.shape[-1]), patches, text)
 
-    def _decode(self, patches: Tensor, text: Tensor, skips: tuple[Tensor, ...], size: int) -> Tensor:
+    def _decode(self, patches: Tensor, text: Tensor, skips: tuple[Tensor, ...], image_of: Tensor, size: int) -> Tensor:
         """Patch features (R, N, E) and text features (R, E) → logits (R, size, size)."""
         grid = self.clip_towers.grid
         maps = F.normalize(patches, dim=-1).mT.reshape(len(patches), -1, grid, grid)
         for k, stage in enumerate(self.upscale):
-            maps = stage(maps, skips[k] if k < len(skips) else None)
+            maps = stage(maps, skips[k] if k < len(skips) else None, image_of)
         weights = self.mask_head(F.normalize(text, dim=-1))
         logits = torch.einsum("rchw,rc->rhw", maps, weights)
         return F.interpolate(logits[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]

@@ -29,7 +29,9 @@ def test_a_loaded_segmenter_answers_as_the_saved_one(segmenter, saved):
 
 def test_card_and_configuration_travel_with_the_weights(segmenter, saved):
     _, content = checkpoints.read(saved, checkpoints.CHECKPOINT_FORMAT)
-    assert content == {"config": segmenter.config.to_dict(), "card": {"round": 3, "metrics": {"dice": 0.8}}}
+    assert content["config"] == segmenter.config.to_dict()
+    assert content["card"] == {"round": 3, "metrics": {"dice": 0.8}}
+    assert content["temperature"] == 1.0 and content["towers"] is None
 
 
 def test_saving_replaces_at_once_and_leaves_nothing_behind(segmenter, saved, monkeypatch):
@@ -126,7 +128,7 @@ def test_an_unknown_backbone_in_a_file_is_named(saved):
 def test_damaged_metadata_is_unreadable(saved):
     tensors = load_file(saved)
     save_file(tensors, saved, {"format": checkpoints.CHECKPOINT_FORMAT, "content": "{", "digest": ""})
-    with pytest.raises(CheckpointUnreadable, match="metadata"):
+    with pytest.raises(CheckpointUnreadable, match="restore it from a copy"):
         Segmenter.load(saved)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from model import BadConfig, ModelConfig, Segmenter, UnknownBackbone, backbones
 from model.network import Adapter, ProbabilisticAttention
-from model.segmenter import shared_noise
+from model.noise import SharedNoise
 
 
 def rows_of(linear, x):
@@ -120,7 +120,7 @@ def test_padding_changes_nothing(segmenter):
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         short, long = (
-            network(images, t, shared_noise(0, 2, 1, torch.device("cpu")), 2).logits for t in (tokens, padded)
+            network(images, t, SharedNoise(0, torch.device("cpu")).of(range(2), 1), 2).logits for t in (tokens, padded)
         )
     torch.testing.assert_close(short, long, atol=1e-4, rtol=0)
 
@@ -164,15 +164,15 @@ def test_every_trained_weight_takes_part(segmenter):
 def test_a_frozen_backbone_trains_only_what_is_ours(segmenter):
     config = segmenter.config
 
-    def build(config):
-        towers = backbones.get("tiny").build(config)
+    def build(config, source):
+        towers = backbones.get("tiny").build(config, source)
         setattr(towers, "frozen", True)  # noqa: B010 (a Module guards its attributes from mypy)
         return towers
 
     frozen = backbones.Backbone("frozen", 64, 64, (1,), build)
     from model.network import Network
 
-    names = [n for n, p in Network(config, frozen).named_parameters() if p.requires_grad]
+    names = [n for n, p in Network(config, frozen, backbones.Source()).named_parameters() if p.requires_grad]
     assert names and all(name.startswith(("pvl_adapters.", "mask_head.", "upscale.")) for name in names)
 
 
