@@ -52,7 +52,9 @@ def build(settings: Settings, *, migrate: bool = True) -> Context:
         store=store,
         files=files,
         label_studio=LabelStudioClient(settings.label_studio_url, settings.label_studio_token.get_secret_value()),
-        serving=Serving(store, files, settings.device),
+        serving=Serving(
+            store, files, settings.device, settings.backbone_weights, settings.backbone_tokenizer, settings.precision
+        ),
         enqueue=_sender(settings),
         now=lambda: datetime.now(UTC),
     )

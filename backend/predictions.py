@@ -17,8 +17,9 @@ from backend.label_studio.errors import ForbiddenImageUrl, ImageTooLarge, LabelS
 from backend.label_studio.payloads import LabelConfig, PredictRequest, ls_score, parse_label_config, regions
 from backend.serving import Served
 from backend.store import Session, predictions, projects, rounds
-from backend.tables import Project
+from backend.tables import ModelVersion, Project
 from backend.tables import Task as TaskRow
+from model.errors import PromptTooLong
 
 if TYPE_CHECKING:
     from model import Segmentation
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Uncertainty to rank by, whatever the strategy: one number per image that compares across versions.
-_SCORED_BY = "entropy"
+SCORED_BY = "entropy"
 _THRESHOLD = 0.5
 # A task outside the queue comes after it. Without a score it would come first on one database and last on another.
 _LAST = 1.0
@@ -35,10 +36,10 @@ UNPUBLISHED = "wardround"
 
 @dataclass(frozen=True)
 class Answer:
-    """One task's answer: its regions, ready to be spliced into JSON, and its score (higher = ask sooner)."""
+    """One task's answer: its regions, ready to be spliced into JSON, and its score (higher = ask sooner), if ranked."""
 
     regions_json: str
-    score: float
+    score: float | None
 
 
 def answer(ctx: Context, request: PredictRequest) -> bytes:
@@ -62,17 +63,25 @@ def compute(
     served: Served,
     tasks: Sequence[TaskRow],
     on_task: Callable[[int], None] = lambda _done: None,
+    *,
+    waited_for: bool = False,
 ) -> dict[int, Answer]:
     """Predict tasks and store each at once. A task with a broken image gets its problem noted and no prediction.
 
-    `on_task` hears how many tasks are done. Raises what stops every task, such as an unreachable Label Studio.
+    With `waited_for`, one pass without chance makes the masks and leaves the score to the next round; else a few draws
+    make both. `on_task` hears how many tasks are done. Raises what stops every task, such as an unreachable Label
+    Studio.
     """
+    n_draws = 0 if waited_for else ctx.settings.n_draws
     config = parse_label_config(project.label_config)
     answers: dict[int, Answer] = {}
     for done, task in enumerate(tasks, start=1):
         image_sha256 = image_of(ctx, task)
         if image_sha256 is not None:
-            answers[task.id] = _predict(ctx, project, served, config, task, image_sha256)
+            try:
+                answers[task.id] = _predict(ctx, project, served, config, task, image_sha256, n_draws)
+            except PromptTooLong as error:
+                _note_problem(ctx, task, error)
         on_task(done)
     return answers
 
@@ -89,13 +98,17 @@ def image_of(ctx: Context, task: TaskRow) -> str | None:
     except (BadImage, ForbiddenImageUrl, ImageTooLarge, LabelStudioRefused) as error:
         if error.retryable:
             raise
-        log.warning("task %s is left out: %s", task.id, error)
-        with ctx.store.begin() as s:
-            projects.change_task(s, task.id, problem=str(error))
+        _note_problem(ctx, task, error)
         return None
     with ctx.store.begin() as s:
         projects.change_task(s, task.id, image_sha256=sha256)
     return sha256
+
+
+def _note_problem(ctx: Context, task: TaskRow, error: Exception) -> None:
+    log.warning("task %s is left out: %s", task.id, error)
+    with ctx.store.begin() as s:
+        projects.change_task(s, task.id, problem=str(error))
 
 
 def prompt_for(project: Project, task: TaskRow, label: str) -> str:
@@ -103,27 +116,45 @@ def prompt_for(project: Project, task: TaskRow, label: str) -> str:
     return (task.prompt or project.prompts.get(label) or label).replace("{label}", label)
 
 
+def prompts_for(project: Project, task: TaskRow) -> list[str]:
+    """The text for each label of the project's label config, in its order."""
+    return [prompt_for(project, task, label) for label in parse_label_config(project.label_config).labels]
+
+
+def seed_of(version: ModelVersion) -> int:
+    """The seed of all draws by one version: every image sees the same noise, so scores differ by what images show."""
+    return int.from_bytes(hashlib.sha256(version.checkpoint_sha256.encode()).digest()[:4], "big")
+
+
 def _predict(
-    ctx: Context, project: Project, served: Served, config: LabelConfig, task: TaskRow, image_sha256: str
+    ctx: Context,
+    project: Project,
+    served: Served,
+    config: LabelConfig,
+    task: TaskRow,
+    image_sha256: str,
+    n_draws: int,
 ) -> Answer:
+    prompts = dict(zip(config.labels, prompts_for(project, task), strict=True))
     image = ctx.files.image(image_sha256)
-    prompts = [prompt_for(project, task, label) for label in config.labels]
-    seed = int.from_bytes(hashlib.sha256(f"{image_sha256} {served.version.id}".encode()).digest()[:4], "big")
-    found = served.segmenter.segment_many([image] * len(prompts), prompts, n_draws=ctx.settings.n_draws, seed=seed)
+    [by_label] = served.segmenter.segment_labels([image], prompts, n_draws=n_draws, seed=seed_of(served.version))
+    found = [by_label[label] for label in config.labels]
     regions_json = orjson.dumps(_regions(config, found)).decode()
-    # The image is asked for the label that is least certain.
-    score = max(strategies.get(_SCORED_BY).score(segmentation.draws) for segmentation in found)
+    score: float | None = None
+    if n_draws:
+        # The image is asked for the label that is least certain.
+        score = float(max(strategies.get(SCORED_BY).score(segmentation.draws) for segmentation in found))
     row = {
         "task_id": task.id,
         "model_version_id": served.version.id,
         "regions_json": regions_json,
-        "score": float(score),
+        "score": score,
         "embedding": found[0].embedding.astype("<f4").tobytes(),
         "created_at": ctx.now(),
     }
     with ctx.store.begin() as s:
         predictions.add(s, [row])
-    return Answer(regions_json, float(score))
+    return Answer(regions_json, score)
 
 
 def _regions(config: LabelConfig, found: Sequence[Segmentation]) -> list[dict[str, Any]]:
@@ -142,7 +173,7 @@ def _compute_missing(ctx: Context, project: Project, served: Served, task_ids: S
     unknown = [task_id for task_id in task_ids if task_id not in known]
     if unknown:
         log.info("tasks %s are not known yet; the next reconciliation brings them", unknown)
-    found = compute(ctx, project, served, list(known.values()))
+    found = compute(ctx, project, served, list(known.values()), waited_for=True)
     return {task_id: answer.regions_json for task_id, answer in found.items()}
 
 

@@ -11,7 +11,7 @@ from backend.store import Store, predictions
 from backend.tables import ModelVersion
 
 if TYPE_CHECKING:
-    from model import Segmenter
+    from model import ModelConfig, Segmenter, Source
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,15 @@ class Served:
 class Serving:
     """Keeps one Segmenter a project in memory. Nothing is loaded before somebody needs a prediction."""
 
-    def __init__(self, store: Store, files: Files, device: str) -> None:
+    def __init__(
+        self, store: Store, files: Files, device: str, weights: str = "", tokenizer: str = "", precision: str = "fp32"
+    ) -> None:
         self._store = store
         self._files = files
         self._device = device
+        self._weights = weights
+        self._tokenizer = tokenizer
+        self._precision = precision
         self._loaded: dict[int, Served] = {}
         self._lock = threading.Lock()
 
@@ -54,7 +59,24 @@ class Serving:
     def _read(self, version: ModelVersion) -> Segmenter:
         from model import Segmenter  # torch takes seconds to import; /health and /setup must not wait for it
 
-        return Segmenter.load(self._files.checkpoint(version.checkpoint_sha256), device=self.device)
+        checkpoint = self._files.checkpoint(version.checkpoint_sha256)
+        return self._ready(Segmenter.load(checkpoint, device=self.device, source=self._source()))
+
+    def create(self, config: ModelConfig, seed: int) -> Segmenter:
+        """A new Segmenter for a project without a version; the backbone's weights come from the settings."""
+        from model import Segmenter
+
+        return self._ready(Segmenter.create(config, seed=seed, device=self.device, source=self._source()))
+
+    def _source(self) -> Source:
+        from model import Source
+
+        return Source(self._weights or None, self._tokenizer or None)
+
+    def _ready(self, segmenter: Segmenter) -> Segmenter:
+        on_gpu = segmenter.device.type == "cuda"
+        segmenter.precision = ("bf16" if on_gpu else "fp32") if self._precision == "auto" else self._precision
+        return segmenter
 
     @property
     def device(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,13 +28,21 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address the API listens on.")
     api_port: int = Field(9090, ge=1, le=65535, description="Port the API listens on.")
 
-    backbone: str = Field("tiny", description="CLIP backbone of new projects.")
+    backbone: Literal["tiny", "unimedclip", "biomedclip", "clip", "pubmedclip"] = Field(
+        "tiny", description="CLIP backbone of new projects: tiny, unimedclip, biomedclip, clip or pubmedclip."
+    )
+    backbone_weights: str = Field("", description="Its weights: a file or hf-hub:owner/name; empty: where published.")
+    backbone_tokenizer: str = Field("", description="Folder or hub id of its BERT vocabulary; empty: where published.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Arithmetic of predictions: fp32, bf16, or auto: bf16 on a GPU."
+    )
     strategy: str = Field("entropy", description="Query strategy that ranks the pool.")
     annotations_per_round: int = Field(20, ge=1, description="New annotations that open a round.")
     schedule_hours: float = Field(0.0, ge=0, description="Open a round after so many hours with news; 0: never.")
     held_out_share: float = Field(0.2, gt=0, lt=1, description="Share of groups kept for evaluation, for ever.")
     random_share: float = Field(0.1, ge=0, lt=1, description="Share of the queue served at random, as the control.")
-    n_draws: int = Field(8, ge=1, le=256, description="Stochastic forward passes per image.")
+    n_draws: int = Field(4, ge=1, le=256, description="Stochastic forward passes per image, to rank the pool.")
+    max_draws: int = Field(30, ge=1, le=256, description="Such passes where the next annotations are decided.")
     train_max_steps: int = Field(600, ge=1, description="Optimiser steps of a round at most.")
     train_time_limit_seconds: float = Field(600.0, gt=0, description="Training time of a round at most.")
     promotion_margin: float = Field(0.02, ge=0, description="Mean held-out Dice a candidate may lose by, at most.")

@@ -257,7 +257,7 @@ class Prediction(Base):
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), index=True)
     regions_json: Mapped[str] = mapped_column(Text)
-    score: Mapped[float]  # higher = ask sooner
+    score: Mapped[float | None]  # higher = ask sooner; None: made in one pass for who waited, not ranked
     embedding: Mapped[bytes] = mapped_column(LargeBinary)  # (D,) float32, L2-normalised
     created_at: Mapped[datetime]
 

@@ -94,8 +94,9 @@ def _places(tasks: Sequence[Task], stored: dict[int, Prediction], arm: Arm) -> l
 
 def _by_strategy(job: Job, pool: list[Task], stored: dict[int, Prediction], rng: np.random.Generator) -> list[Place]:
     """The pool as the round's strategy ranks it; tasks without a prediction, such as new ones, follow by chance."""
-    scored = [task for task in pool if task.id in stored]
-    unscored = _shuffled([task for task in pool if task.id not in stored], rng)
+    scored = [task for task in pool if task.id in stored and stored[task.id].score is not None]
+    ranked_ids = {task.id for task in scored}
+    unscored = _shuffled([task for task in pool if task.id not in ranked_ids], rng)
     ranked: list[Task] = []
     if scored:
         strategy = strategies.get(job.round.strategy)
@@ -107,7 +108,7 @@ def _by_strategy(job: Job, pool: list[Task], stored: dict[int, Prediction], rng:
 def _pool(tasks: Sequence[Task], stored: dict[int, Prediction]) -> strategies.Pool:
     rows = [stored[task.id] for task in tasks]
     return strategies.Pool(
-        scores=np.array([row.score for row in rows]),
+        scores=np.array([row.score for row in rows], dtype=float),
         embeddings=np.stack([np.frombuffer(row.embedding, dtype="<f4") for row in rows]),
         groups=np.array([task.group_key for task in tasks]),
     )

@@ -1,9 +1,12 @@
-"""Predict every task that the version to be served has not predicted yet."""
+"""Score every task that the version to be served has not scored yet, and look closer around the cut."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from backend import predictions as journey
 from backend.rounds.job import Job, Write, nothing
+from backend.rounds.refine import refined_scores
 from backend.store import Session, predictions
 from backend.tables import ModelVersion, Verdict
 
@@ -13,11 +16,19 @@ def step(job: Job) -> Write:
     with job.ctx.store.read() as s:
         version = version_to_serve(s, job)
         tasks = predictions.tasks_without(s, job.project.id, version.id) if version else []
-    if version is None or not tasks:
+    if version is None:
         return nothing
-    served = job.ctx.serving.load(version)
-    journey.compute(job.ctx, job.project, served, tasks, lambda done: job.claim.report("rescore", done, len(tasks)))
-    return nothing
+    if tasks:
+        served = job.ctx.serving.load(version)
+        journey.compute(job.ctx, job.project, served, tasks, lambda done: job.claim.report("rescore", done, len(tasks)))
+    scores = refined_scores(job, version)
+    version_id = version.id
+
+    def write(s: Session) -> dict[str, Any]:
+        predictions.change_scores(s, version_id, scores)
+        return {}
+
+    return write
 
 
 def version_to_serve(s: Session, job: Job) -> ModelVersion | None:

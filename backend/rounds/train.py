@@ -107,22 +107,20 @@ def train_config(job: Job) -> TrainConfig:
 
 
 def _start(job: Job, incumbent: Served | None) -> Segmenter:
-    from model import ModelConfig, Segmenter
+    from model import ModelConfig
 
     if incumbent is not None:
         return incumbent.segmenter
-    config = ModelConfig(backbone=job.ctx.settings.backbone)
-    return Segmenter.create(config, seed=job.project.id, device=job.ctx.serving.device)
+    return job.ctx.serving.create(ModelConfig(backbone=job.ctx.settings.backbone), seed=job.project.id)
 
 
 def _reporter(job: Job) -> Callable[[Progress], None]:
     row: Round = job.round
 
     def report(progress: Progress) -> None:
-        eta = progress.seconds / max(progress.step, 1) * (progress.max_steps - progress.step)
         job.claim.report(
             "train", progress.step, progress.max_steps, epoch=progress.epoch, loss=round(progress.loss, 4),
-            eta_seconds=round(min(eta, job.ctx.settings.train_time_limit_seconds), 1), round=row.number,
+            eta_seconds=round(progress.eta_seconds, 1), round=row.number,
         )  # fmt: skip
 
     return report

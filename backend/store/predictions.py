@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -54,16 +54,28 @@ def of_tasks(s: Session, version_id: int, task_ids: Sequence[int]) -> dict[int, 
 
 
 def tasks_without(s: Session, project_id: int, version_id: int) -> Sequence[Task]:
-    """Sound tasks of the project that the version has not predicted, by id."""
-    predicted = exists().where(Prediction.task_id == Task.id, Prediction.model_version_id == version_id)
+    """Sound tasks of the project that the version has not scored, by id."""
+    predicted = exists().where(
+        Prediction.task_id == Task.id, Prediction.model_version_id == version_id, Prediction.score.is_not(None)
+    )
     wanted = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None), Task.problem.is_(None))
     return s.scalars(wanted.where(~predicted).order_by(Task.id)).all()
 
 
 def add(s: Session, rows: Iterable[dict[str, Any]]) -> None:
-    """Insert predictions; one that another process stored meanwhile stays as it is."""
+    """Insert predictions; one stored already stays as it is, unless it has no score yet and now gets one."""
     for row in rows:
         s.execute(insert_ignoring(s, Prediction, row))
+        if row["score"] is not None:
+            same = Prediction.task_id == row["task_id"], Prediction.model_version_id == row["model_version_id"]
+            s.execute(update(Prediction).where(*same, Prediction.score.is_(None)).values(**row))
+
+
+def change_scores(s: Session, version_id: int, scores: Mapping[int, float]) -> None:
+    """New scores for predictions of one version, by task id."""
+    for task_id, score in scores.items():
+        same = Prediction.task_id == task_id, Prediction.model_version_id == version_id
+        s.execute(update(Prediction).where(*same).values(score=score))
 
 
 def write_queue(s: Session, rows: Iterable[Query]) -> None:

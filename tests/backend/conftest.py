@@ -65,6 +65,7 @@ def world(store: Store, tmp_path: Path) -> World:
         annotations_per_round=4,
         held_out_share=0.3,
         n_draws=2,
+        max_draws=2,
         train_max_steps=1,
         lease_seconds=60,
         device="cpu",

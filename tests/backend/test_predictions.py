@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,6 +91,19 @@ def test_a_broken_image_gets_an_empty_answer_and_the_others_theirs(served: World
         assert projects.task(s, 91).problem is None
 
 
+def test_a_prompt_too_long_for_the_model_is_its_tasks_problem_alone(served: World) -> None:
+    fake = served.label_studio
+    fake.add_task(90)
+    fake.add_task(91)
+    fake.task_rows[90] = replace(fake.task_rows[90], data=fake.task_rows[90].data | {"prompt": "very " * 90 + "long"})
+    served.pull()
+    answers = ask(served, 90, 91)
+    assert answers[0]["result"] == []
+    with served.ctx.store.read() as s:
+        assert "shorten it" in (projects.task(s, 90).problem or "")
+        assert projects.task(s, 91).problem is None
+
+
 def test_a_task_that_label_studio_made_this_second_gets_an_empty_answer(served: World) -> None:
     served.label_studio.add_task(92)
     assert ask(served, 92)[0]["result"] == []
@@ -120,8 +134,6 @@ def test_regions_have_the_natural_resolution_of_the_image(served: World) -> None
 
 
 def test_the_prompt_is_the_tasks_own_else_the_projects_else_the_label(world: World) -> None:
-    from dataclasses import replace
-
     from backend.tables import Project, Task
 
     project = Project(prompts={"Lesion": "a bright {label}"})
