@@ -1,29 +1,34 @@
-"""How good a segmenter is on labelled images: overlap, boundary and calibration, per image and as means."""
+"""How good a segmenter is on labelled images: overlap, boundary, calibration and ranking by confidence."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
+from model import metrics
 from model.data import Example, load_pairs
 from model.errors import NoExamples
-from model.segmenter import Segmenter
+from model.metrics import Map, Mask
 
-TOLERANCE_PX = 2.0
-N_BINS = 15
+if TYPE_CHECKING:
+    from model.segmenter import Segmenter
+
 CHUNK = 8
 """Images held in memory at once."""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Means over images of Dice, NSD and IoU in [0, 1], Dice per image in the order of the examples, and the ECE."""
+    """What `model.metrics` says of a set of images, all of it in the image frame and finite.
+
+    dice, nsd, iou, brier: means over images of values in [0, 1]; dice_per_image: in the order of the images; ece: in
+    [0, 1], over the pixels of all images; hd95: mean over images, pixels; nsd_released: as the released evaluation
+    prints it, per image rounded; aurc: of risk 1 − Dice, images ranked by `metrics.confidence` of the mean draw.
+    """
 
     dice: float
     nsd: float
@@ -31,91 +36,90 @@ class Metrics:
     dice_per_image: tuple[float, ...]
     ece: float
     n_images: int
+    hd95: float
+    nsd_released: float
+    brier: float
+    aurc: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {**dataclasses.asdict(self), "dice_per_image": list(self.dice_per_image)}
 
 
-def dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """2|P∧T| / (|P|+|T|) of two masks (H, W); 1 if both are empty, 0 if one is."""
-    total = int(predicted.sum()) + int(truth.sum())
-    return 2 * int((predicted & truth).sum()) / total if total else 1.0
+@dataclass(frozen=True)
+class _Scores:
+    """Of one image."""
+
+    dice: float
+    nsd: float
+    iou: float
+    hd95: float
+    nsd_released: float
+    brier: float
+    confidence: float
 
 
-def iou(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """|P∧T| / |P∨T| of two masks (H, W); 1 if both are empty, 0 if one is."""
-    union = int((predicted | truth).sum())
-    return int((predicted & truth).sum()) / union if union else 1.0
-
-
-def boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The foreground pixels of (H, W) that have background, or the edge of the image, above, below or beside them."""
-    return mask & ~ndimage.binary_erosion(mask)
-
-
-def nsd(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], tolerance_px: float = TOLERANCE_PX) -> float:
-    """Normalised surface Dice in two dimensions: the share of both boundaries within tolerance_px of the other.
-
-    Nikolov et al. 2018, on boundary pixels. 1 if both masks are empty, 0 if one is.
-    """
-    ours, theirs = boundary(predicted), boundary(truth)
-    total = int(ours.sum()) + int(theirs.sum())
-    if not total:
-        return 1.0
-    if not ours.any() or not theirs.any():
-        return 0.0
-    near_theirs = ndimage.distance_transform_edt(~theirs)[ours] <= tolerance_px
-    near_ours = ndimage.distance_transform_edt(~ours)[theirs] <= tolerance_px
-    return int(near_theirs.sum() + near_ours.sum()) / total
-
-
-class Calibration:
-    """Expected calibration error of foreground probabilities, added up image by image, every pixel counting once.
-
-    N_BINS bins of equal width; the error is the mean over pixels of |mean probability − share of foreground| of their
-    bin. Guo et al. 2017.
-    """
+class Evaluation:
+    """Compares answers with the truth, image by image; holds a few numbers per image and no pixels."""
 
     def __init__(self) -> None:
-        self._sums = np.zeros((3, N_BINS))
+        self._scores: list[_Scores] = []
+        self.reliability = metrics.Reliability()
 
-    def add(self, probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> None:
-        """Count the pixels of one image; both (H, W)."""
-        p = probability.ravel().astype(np.float64)
-        bins = np.minimum((p * N_BINS).astype(int), N_BINS - 1)
-        for row, weights in enumerate((None, p, truth.ravel().astype(np.float64))):
-            self._sums[row] += np.bincount(bins, weights, minlength=N_BINS)
+    def add(self, probability: Map, truth: Mask, confidence: float | None = None) -> None:
+        """Compare what an annotator would be shown, probability ≥ 0.5, with the truth; both (H, W).
 
-    def error(self) -> float:
-        """The error in [0, 1] over all images so far."""
-        count, probability, foreground = self._sums
-        return float(np.abs(probability - foreground).sum() / count.sum())
+        confidence is what ranks the image for the AURC: by default `metrics.confidence` of the map. Raises BadInput.
+        """
+        self.reliability.add(probability, truth)
+        predicted = probability >= 0.5
+        distances = metrics.BoundaryDistances.between(predicted, truth)
+        self._scores.append(
+            _Scores(
+                dice=metrics.dice(predicted, truth),
+                nsd=distances.nsd(),
+                iou=metrics.iou(predicted, truth),
+                hd95=distances.hd95(),
+                nsd_released=metrics.nsd_released(predicted, truth),
+                brier=metrics.brier(probability, truth),
+                confidence=metrics.confidence(probability) if confidence is None else confidence,
+            )
+        )
+
+    def result(self) -> Metrics:
+        """Of all images so far. Raises NoExamples if there is none."""
+        if not self._scores:
+            raise NoExamples("there is nothing to evaluate on; label some held-out images first")
+        dice = self._column("dice")
+        return Metrics(
+            dice=float(np.mean(dice)),
+            nsd=float(np.mean(self._column("nsd"))),
+            iou=float(np.mean(self._column("iou"))),
+            dice_per_image=tuple(dice),
+            ece=self.reliability.ece(),
+            n_images=len(dice),
+            hd95=float(np.mean(self._column("hd95"))),
+            nsd_released=metrics.released_mean(self._column("nsd_released")),
+            brier=float(np.mean(self._column("brier"))),
+            aurc=metrics.aurc([1 - d for d in dice], self._column("confidence")),
+        )
+
+    def _column(self, name: str) -> list[float]:
+        return [getattr(scores, name) for scores in self._scores]
 
 
 def evaluate(segmenter: Segmenter, examples: Sequence[Example], n_draws: int = 8, seed: int = 0) -> Metrics:
     """Compare what an annotator would be shown (probability ≥ 0.5, image frame) with the examples' masks.
 
-    Raises NoExamples, and BadExample naming every file that cannot be used.
+    n_draws = 0 evaluates the deterministic mean path. Raises NoExamples, BadInput, and BadExample naming every file
+    that cannot be used.
     """
-    if not examples:
-        raise NoExamples("there is nothing to evaluate on; label some held-out images first")
-    scores: list[tuple[float, float, float]] = []
-    calibration = Calibration()
+    evaluation = Evaluation()
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
         pairs = load_pairs(chunk, lambda image, mask: (image, mask))
         answers = segmenter.segment_many([image for image, _ in pairs], [e.prompt for e in chunk], n_draws, seed)
         for answer, (_, truth) in zip(answers, pairs, strict=True):
-            predicted = answer.probability >= 0.5
-            scores.append((dice(predicted, truth), nsd(predicted, truth), iou(predicted, truth)))
-            calibration.add(answer.probability, truth)
-    means = np.mean(scores, axis=0)
-    return Metrics(
-        dice=float(means[0]),
-        nsd=float(means[1]),
-        iou=float(means[2]),
-        dice_per_image=tuple(score[0] for score in scores),
-        ece=calibration.error(),
-        n_images=len(scores),
-    )
+            # In the model frame, like the scores of the pool, so that images of all resolutions compare.
+            evaluation.add(answer.probability, truth, metrics.confidence(answer.draws.mean(0)))
+    return evaluation.result()

@@ -1,131 +1,132 @@
-"""Metrics against brute force, and the conventions for empty masks."""
+"""An evaluation is the metrics of what an annotator would be shown, image by image, in the order of the examples."""
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
-from model import BadExample, Example, NoExamples, Segmenter, evaluate
-from model.evaluation import Calibration, boundary, dice, iou, nsd
-from model.segmenter import Segmentation
-
-
-def random_masks(seed):
-    rng = np.random.default_rng(seed)
-    return rng.random((9, 11)) < rng.uniform(0.1, 0.9), rng.random((9, 11)) < rng.uniform(0.1, 0.9)
-
-
-def brute_boundary(mask):
-    """Foreground pixels with a neighbour above, below or beside that is background or outside."""
-    found = []
-    for r, c in np.argwhere(mask):
-        around = [(r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)]
-        inside = [0 <= i < mask.shape[0] and 0 <= j < mask.shape[1] and mask[i, j] for i, j in around]
-        if not all(inside):
-            found.append((r, c))
-    return np.array(found, dtype=float).reshape(-1, 2)
-
-
-def brute_nsd(one, other, tolerance):
-    a, b = brute_boundary(one), brute_boundary(other)
-    near = sum(np.hypot(*(b - p).T).min() <= tolerance for p in a) + sum(
-        np.hypot(*(a - p).T).min() <= tolerance for p in b
-    )
-    return near / (len(a) + len(b))
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_metrics_equal_brute_force(seed):
-    one, other = random_masks(seed)
-    both, either = np.logical_and(one, other).sum(), np.logical_or(one, other).sum()
-    assert dice(one, other) == pytest.approx(2 * both / (one.sum() + other.sum()))
-    assert iou(one, other) == pytest.approx(both / either)
-    for tolerance in (0.5, 1.0, 2.0):
-        assert nsd(one, other, tolerance) == pytest.approx(brute_nsd(one, other, tolerance))
-    np.testing.assert_array_equal(np.argwhere(boundary(one)), brute_boundary(one))
-
-
-def square(shift, side=20):
-    mask = np.zeros((64, 64), bool)
-    mask[20 : 20 + side, 20 + shift : 20 + shift + side] = True
-    return mask
-
-
-def test_nsd_sees_only_boundaries():
-    assert nsd(square(0), square(2)) == 1.0
-    assert nsd(square(0), square(3)) < 1.0
-    hollow = square(0)
-    hollow[26:34, 26:34] = False
-    assert nsd(square(0), hollow) == pytest.approx((76 + 76) / (76 + 76 + 4 * 8))
-
-
-@pytest.mark.parametrize("metric", [dice, iou, nsd])
-def test_empty_masks(metric):
-    empty, some = np.zeros((5, 5), bool), np.eye(5, dtype=bool)
-    assert metric(empty, empty) == 1.0
-    assert metric(some, empty) == metric(empty, some) == 0.0
-    assert metric(some, some) == 1.0
-
-
-def test_calibration_equals_brute_force():
-    rng = np.random.default_rng(0)
-    probabilities = [rng.random((6, 7)).astype(np.float32) for _ in range(3)]
-    probabilities[0][0, :2] = 0, 1
-    truths = [rng.random((6, 7)) < p for p in probabilities]
-    calibration = Calibration()
-    for p, truth in zip(probabilities, truths, strict=True):
-        calibration.add(p, truth)
-    p, truth = np.concatenate([p.ravel() for p in probabilities]), np.concatenate([t.ravel() for t in truths])
-    expected = 0.0
-    for k in range(15):
-        chosen = (p >= k / 15) & ((p < (k + 1) / 15) | (k == 14))
-        if chosen.any():
-            expected += chosen.mean() * abs(p[chosen].mean() - truth[chosen].mean())
-    assert calibration.error() == pytest.approx(expected, abs=1e-6)
+from model import BadExample, BadInput, Example, NoExamples, Segmentation, Segmenter, evaluate, metrics
+from model.evaluation import CHUNK, Evaluation
 
 
 class Oracle(Segmenter):
-    """Answers with given probabilities, in turn."""
+    """Answers with given maps, in turn; the only draw is half as large. Remembers what it was asked."""
 
     def __init__(self, maps):
         self.maps = list(maps)
+        self.asked: list[tuple[int, int, int]] = []
 
     def segment_many(self, images, prompts, n_draws=8, seed=0):
-        nothing = np.zeros((1, 1, 1), np.float32)
-        return [Segmentation(self.maps.pop(0), nothing, nothing[0, 0]) for _ in images]
+        self.asked.append((len(images), n_draws, seed))
+        maps = [self.maps.pop(0) for _ in images]
+        return [Segmentation(p, p[None, ::2, ::2], np.zeros(1, np.float32)) for p in maps]
 
 
-def test_evaluation_keeps_the_order_of_the_examples(tmp_path, examples):
-    masks = [np.asarray(Image.open(example.mask)) > 127 for example in examples]
+def masks_of(examples):
+    return [np.asarray(Image.open(example.mask)) > 127 for example in examples]
+
+
+def doubtful(masks, seed=0):
+    """Maps that are right in places: the masks blurred, with noise."""
+    rng = np.random.default_rng(seed)
+    blurred = [ndimage.gaussian_filter(mask.astype(float), 6) for mask in masks]
+    return [np.clip(b + 0.1 * rng.normal(size=b.shape), 0, 1).astype(np.float32) for b in blurred]
+
+
+def test_every_number_is_what_the_metrics_say(examples):
+    truths = masks_of(examples)
+    maps = doubtful(truths)
+    maps[3] = np.zeros_like(maps[3])
+    found = evaluate(Oracle(maps), examples)
+    pairs = [(p >= 0.5, truth) for p, truth in zip(maps, truths, strict=True)]
+    for name in ("dice", "nsd", "iou", "hd95"):
+        assert getattr(found, name) == pytest.approx(np.mean([getattr(metrics, name)(*pair) for pair in pairs]))
+    assert found.nsd_released == pytest.approx(np.mean([round(metrics.nsd_released(*pair), 4) for pair in pairs]))
+    assert found.brier == pytest.approx(np.mean([metrics.brier(*pair) for pair in zip(maps, truths, strict=True)]))
+    risks = [1 - metrics.dice(*pair) for pair in pairs]
+    assert found.aurc == pytest.approx(metrics.aurc(risks, [metrics.confidence(p[::2, ::2]) for p in maps]))
+    together = metrics.Reliability()
+    together.add(np.concatenate(maps), np.concatenate(truths))
+    assert found.ece == pytest.approx(together.ece())
+
+
+def test_the_order_of_the_examples_is_kept_and_the_result_is_json(examples):
+    masks = masks_of(examples)
     maps = [mask.astype(np.float32) for mask in masks]
     maps[2] = 1 - maps[2]
     maps[4] = np.zeros_like(maps[4])
-    metrics = evaluate(Oracle(maps), examples)
-    assert metrics.dice_per_image == (1.0, 1.0, 0.0, 1.0, 0.0, 1.0)
-    assert metrics.n_images == 6
-    assert metrics.dice == pytest.approx(4 / 6) and metrics.iou == pytest.approx(4 / 6)
-    assert json.loads(json.dumps(metrics.to_dict())) == {
-        **dataclasses.asdict(metrics),
-        "dice_per_image": list(metrics.dice_per_image),
-    }
+    found = evaluate(Oracle(maps), examples)
+    assert found.dice_per_image == (1.0, 1.0, 0.0, 1.0, 0.0, 1.0)
+    assert found.n_images == 6
+    assert found.dice == pytest.approx(4 / 6) and found.iou == pytest.approx(4 / 6)
+    written = json.dumps(found.to_dict(), allow_nan=False)
+    assert json.loads(written) == {**dataclasses.asdict(found), "dice_per_image": list(found.dice_per_image)}
+
+
+@pytest.mark.parametrize("predicted", [0.0, 1.0])
+@pytest.mark.parametrize("truth", [False, True])
+def test_empty_and_full_masks_give_finite_numbers(predicted, truth):
+    evaluation = Evaluation()
+    evaluation.add(np.full((7, 9), predicted, np.float32), np.full((7, 9), truth))
+    found = evaluation.result().to_dict()
+    assert all(math.isfinite(value) for value in [*found.pop("dice_per_image"), *found.values()])
+    assert found["dice"] == found["nsd"] == found["nsd_released"] == float(predicted == truth)
 
 
 def test_more_examples_than_one_chunk(examples):
-    masks = [(np.asarray(Image.open(example.mask)) > 127).astype(np.float32) for example in examples * 3]
-    assert evaluate(Oracle(masks), examples * 3).dice == 1.0
+    many = (examples * 3)[: 2 * CHUNK + 1]
+    oracle = Oracle([mask.astype(np.float32) for mask in masks_of(many)])
+    found = evaluate(oracle, many, n_draws=3, seed=7)
+    assert found.dice_per_image == (1.0,) * len(many)
+    assert oracle.asked == [(CHUNK, 3, 7), (CHUNK, 3, 7), (1, 3, 7)]
+
+
+def test_adding_maps_by_hand_is_the_same_evaluation(examples):
+    truths = masks_of(examples)
+    maps = doubtful(truths)
+    evaluation = Evaluation()
+    for p, truth in zip(maps, truths, strict=True):
+        evaluation.add(p, truth)
+    by_hand, by_files = evaluation.result().to_dict(), evaluate(Oracle(maps), examples).to_dict()
+    assert by_hand.pop("aurc") != by_files.pop("aurc")  # the maps are ranked in the image frame, draws in the model's
+    assert by_hand == by_files
+    assert sum(b.n_pixels for b in evaluation.reliability.bins()) == sum(truth.size for truth in truths)
+
+
+def test_images_are_ranked_by_the_confidence_given():
+    wrong, right = np.zeros((4, 4), np.float32), np.ones((4, 4), np.float32)
+    aurcs = []
+    for sure_of_wrong in (0.1, 0.9):
+        evaluation = Evaluation()
+        evaluation.add(wrong, np.ones((4, 4), bool), confidence=sure_of_wrong)
+        evaluation.add(right, np.ones((4, 4), bool), confidence=0.5)
+        aurcs.append(evaluation.result().aurc)
+    assert aurcs == [(0 + 1 / 2) / 2, (1 + 1 / 2) / 2]
 
 
 def test_nothing_to_evaluate_and_bad_examples(segmenter, tmp_path, examples):
-    with pytest.raises(NoExamples):
+    with pytest.raises(NoExamples, match="held-out"):
         evaluate(segmenter, [])
     gone = Example(tmp_path / "gone.png", examples[0].mask, "a disc", "g")
     with pytest.raises(BadExample, match=r"gone\.png"):
         evaluate(segmenter, [examples[0], gone])
 
 
-def test_a_real_segmenter_is_measured(segmenter, examples):
-    metrics = evaluate(segmenter, examples, n_draws=2)
-    assert metrics == evaluate(segmenter, examples, n_draws=2)
-    assert 0 <= metrics.nsd <= 1 and 0 <= metrics.ece <= 1 and metrics.iou <= metrics.dice
+def test_a_map_of_no_numbers_is_no_result(examples):
+    maps = doubtful(masks_of(examples))
+    maps[1][0, 0] = np.nan
+    with pytest.raises(BadInput, match="weights"):
+        evaluate(Oracle(maps), examples)
+
+
+@pytest.mark.parametrize("n_draws", [0, 2])
+def test_a_real_segmenter_is_measured(segmenter, examples, n_draws):
+    found = evaluate(segmenter, examples, n_draws=n_draws)
+    assert found == evaluate(segmenter, examples, n_draws=n_draws)
+    assert found.iou <= found.dice and found.n_images == len(examples)
+    seeds_differ = evaluate(segmenter, examples, n_draws=n_draws, seed=1).brier != found.brier
+    assert seeds_differ == (n_draws > 0)
