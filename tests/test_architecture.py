@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("backend", "demo", "migrations", "model", "simulation", "strategies")
+ROOMS = ("backend", "demo", "migrations", "model", "pretraining", "simulation", "strategies")
 # Alembic runs these; they are no modules to import.
 RUN_BY_ALEMBIC = ("migrations/env.py",)
 HEAVY = ("torch", "open_clip", "cv2", "label_studio_sdk")
@@ -105,7 +105,11 @@ def test_no_registry_host_and_no_path_of_one_machine_is_in_the_repository():
 
 
 def test_nothing_large_and_no_image_is_in_the_repository():
+    # The one exception is what a machine without network starts from; its own tests bound its size.
+    packaged = ROOT / "model" / "weights" / "tiny.safetensors"
     for path in tracked():
+        if path == packaged:
+            continue
         assert path.stat().st_size < 1_000_000, path
         assert path.suffix.lower() not in {".png", ".jpg", ".jpeg", ".safetensors", ".db", ".sqlite3", ".pt", ".pkl"}, (
             path

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from model.backbones import bert, openai, tiny
+from model.backbones import bert, openai, pretrained_tiny, tiny
 from model.backbones.towers import RANDOM, Backbone, Source, Towers
 from model.errors import UnknownBackbone
 
@@ -20,7 +20,7 @@ _AS_PUBLISHED: Any = {"image_size_px": 224, "adapter_dim": 256, "adapter_layers"
 _REGISTRY = {
     backbone.name: backbone
     for backbone in [
-        Backbone("tiny", image_size_px=96, adapter_dim=64, adapter_layers=(1, 2), build=tiny.build),
+        Backbone("tiny", 96, 64, (1, 2), build=tiny.build, packaged=pretrained_tiny.packaged_state),
         Backbone("unimedclip", build=bert.build_unimedclip, **_AS_PUBLISHED),
         Backbone("biomedclip", build=bert.build_biomedclip, **_AS_PUBLISHED),
         Backbone("clip", build=openai.build_clip, **_AS_PUBLISHED),
