@@ -1,4 +1,4 @@
-"""The three terms MedCLIPSeg is trained with (Koleilat et al. 2026): Dice per image, cross-entropy, soft contrast."""
+"""The terms MedCLIPSeg is trained with (Koleilat et al. 2026): Dice, cross-entropy, soft contrast."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ SMOOTHING = 1e-5
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over images of 1 − soft Dice. logits and targets (B, 1, h, w), targets in [0, 1].
+    """Mean over images of 1 − soft Dice. logits and targets (B, 1, h, w), targets in [0, 1]."""
+    return _one_minus_dice(logits.flatten(1).sigmoid(), targets.flatten(1)).mean()
 
-    Per image, as intended; the released code takes image rows for channels and so computes it per row.
+
+def row_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over images and pixel rows, the first row left out, of 1 − soft Dice of that row.
+
+    logits and targets (B, 1, h, w) or (B, h, w). This is what the released code computes: it hands (B, h, w) to a loss
+    that takes the second axis for channels and its first entry for the background. A row without foreground counts as
+    an error unless it is all but black.
     """
-    p = logits.sigmoid()
-    overlap = (p * targets).sum((1, 2, 3))
-    total = p.sum((1, 2, 3)) + targets.sum((1, 2, 3))
-    return (1 - (2 * overlap + SMOOTHING) / (total + SMOOTHING)).mean()
+    return _one_minus_dice(logits[..., 1:, :].sigmoid(), targets[..., 1:, :]).mean()
+
+
+def _one_minus_dice(p: Tensor, targets: Tensor) -> Tensor:
+    """Over the last axis."""
+    overlap, total = (p * targets).sum(-1), p.sum(-1) + targets.sum(-1)
+    return 1 - (2 * overlap + SMOOTHING) / (total + SMOOTHING)
 
 
 def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -25,12 +35,21 @@ def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def soft_contrastive_loss(patches: Tensor, text: Tensor, temperature: float) -> Tensor:
-    """Draws each image to the texts like its own. patches (B, N, E), text (B, E), neither normalised.
+    """Draws each image to the texts like its own. patches (B, N, E), text (B, E), neither normalised."""
+    return contrast(mean_patch(patches), text, temperature)
 
-    An image stands as the mean of its unit patch features. The targets come from the likeness of the texts among
-    themselves and carry no gradient. The two directions weigh half each.
+
+def mean_patch(patches: Tensor) -> Tensor:
+    """(B, N, E) → (B, E): what stands for an image in the contrast, the mean of its unit patch features."""
+    return F.normalize(patches, dim=-1).mean(1)
+
+
+def contrast(images: Tensor, text: Tensor, temperature: float) -> Tensor:
+    """The contrast of a whole batch, from `mean_patch` features (B, E) and text features (B, E), not normalised.
+
+    The targets come from the likeness of the texts among themselves and carry no gradient; their rows have unit
+    length before the softmax, so the temperature cancels in them. The two directions weigh half each.
     """
-    images = F.normalize(patches, dim=-1).mean(1)
     logits = images @ text.T / temperature
     fixed = text.detach()
     targets = F.normalize(fixed @ fixed.T / temperature, dim=-1).softmax(-1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model import Example, ModelConfig, Segmenter
+from model import Example, ModelConfig, Segmenter, Source
 
 PROMPT = "a bright disc"
 
@@ -49,4 +49,4 @@ def examples(tmp_path_factory):
 @pytest.fixture(scope="session")
 def segmenter():
     """Small and untrained. Read only."""
-    return Segmenter.create(ModelConfig(image_size_px=64), seed=1)
+    return Segmenter.create(ModelConfig(image_size_px=64), seed=1, source=Source("random"))

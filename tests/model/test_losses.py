@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.losses import bce_loss, dice_loss, soft_contrastive_loss
+from model.losses import bce_loss, dice_loss, row_dice_loss, soft_contrastive_loss
 
 
 def logit(p):
@@ -26,6 +26,30 @@ def test_dice_of_a_perfect_answer_is_nothing_and_of_the_opposite_everything():
     targets = (torch.arange(32).view(1, 1, 4, 8) % 3 == 0).float()
     assert dice_loss(60 * (targets - 0.5), targets).item() == pytest.approx(0, abs=1e-5)
     assert dice_loss(60 * (0.5 - targets), targets).item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # of monai's imports
+def test_dice_by_rows_is_what_monai_makes_of_maps_without_a_channel():
+    monai_losses = pytest.importorskip("monai.losses")
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(3, 1, 7, 5, generator=generator)
+    targets = (torch.rand(3, 1, 7, 5, generator=generator) < 0.3).float()
+    targets[0, :, 2:4] = 0  # rows without foreground
+    as_released = monai_losses.DiceLoss(include_background=False, sigmoid=True)(logits[:, 0], targets[:, 0])
+    assert row_dice_loss(logits, targets).item() == pytest.approx(as_released.item(), abs=1e-6)
+    assert row_dice_loss(logits[:, 0], targets[:, 0]).item() == pytest.approx(as_released.item(), abs=1e-6)
+    per_image = monai_losses.DiceLoss(sigmoid=True)(logits, targets)
+    assert dice_loss(logits, targets).item() == pytest.approx(per_image.item(), abs=1e-6)
+
+
+def test_dice_by_rows_blames_a_perfect_answer_for_empty_rows_and_ignores_the_first():
+    targets = torch.zeros(1, 1, 5, 4)
+    targets[..., 2, :] = 1
+    perfect = row_dice_loss(16 * (targets - 0.5), targets).item()
+    assert perfect == pytest.approx(3 / 4, abs=0.01)  # three of the four rows that count are empty
+    otherwise = 16 * (targets - 0.5)
+    otherwise[..., 0, :] = 9
+    assert row_dice_loss(otherwise, targets).item() == perfect
 
 
 def test_cross_entropy_in_nats():
@@ -75,3 +99,39 @@ def test_contrast_of_equal_texts_is_the_entropy_of_not_knowing():
     scores = images.sum(-1) / 0.2
     to_image = (scores.logsumexp(0) - scores.mean()).item()
     assert soft_contrastive_loss(patches, text, 0.2).item() == pytest.approx((to_text + to_image) / 2, rel=1e-5)
+
+
+def test_the_temperature_cancels_in_the_targets_of_the_contrast():
+    """With images that all score alike the loss sees nothing but the targets."""
+    text = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    shares = []
+    for temperature in (0.05, 0.2, 3.0):
+        likeness = text @ text.T / temperature
+        shares.append(torch.nn.functional.normalize(likeness, dim=-1).softmax(-1))
+    assert torch.allclose(shares[0], shares[2], atol=1e-6)
+    patches = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(1))
+    losses = [soft_contrastive_loss(patches, text, t).item() for t in (0.2, 0.4)]
+    mean = torch.nn.functional.normalize(patches, dim=-1).mean(1)
+    expected = []
+    for temperature in (0.2, 0.4):
+        logits = mean @ text.T / temperature
+        cross = -(shares[1] * logits.log_softmax(-1)).sum() - (shares[1].T * logits.T.log_softmax(-1)).sum()
+        expected.append(cross.item() / 10)
+    assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_targets_of_the_contrast_are_taken_as_given():
+    """The gradient is that of a cross-entropy to constant targets, with nothing through the targets themselves."""
+    patches = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    text = torch.randn(4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    likeness = torch.nn.functional.normalize(text @ text.T, dim=-1).softmax(-1)
+
+    def slow(values):
+        logits = torch.nn.functional.normalize(patches, dim=-1).mean(1) @ values.T / 0.2
+        cross = (likeness * logits.log_softmax(-1)).sum() + (likeness.T * logits.T.log_softmax(-1)).sum()
+        return -cross / 8
+
+    leaf = text.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(slow(leaf), leaf)
+    (gradient,) = torch.autograd.grad(soft_contrastive_loss(patches, leaf, 0.2), leaf)
+    assert torch.allclose(gradient, expected, rtol=1e-9, atol=1e-12)

@@ -65,7 +65,8 @@ def test_losses_and_gradients_are_the_released_ones(parity):
     total.backward()
     norms = {released_name(n): p.grad.norm().item() for n, p in trained.items() if not n.endswith("norm_k.bias")}
     expected = {n: v for n, v in golden.meta["grad_norms"].items() if not n.endswith("norm_k.bias")}
-    assert norms == pytest.approx(expected, rel=1e-3)
+    # A gate's gradient is one sum in which much cancels: 2e-4 of it carries 2e-7 of rounding, kernel by kernel.
+    assert norms == pytest.approx(expected, rel=1e-3, abs=5e-7)
 
 
 def released_name(name):

@@ -14,7 +14,7 @@ from model.released import load_released, rename
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """A released checkpoint over clip with two narrow adapters, its tensors, and optimiser state as in the real ones."""
+    """A released checkpoint over clip with two narrow adapters and optimiser state, and the tensors in it."""
     from model import ModelConfig
 
     torch.manual_seed(0)
