@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,10 @@ def help_of(*arguments: str) -> str:
     return result.output
 
 
-def module_help(module: str) -> str:
+@cache
+def module_help(*module_and_command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-m", *module_and_command, "--help"], capture_output=True, text=True, check=True, cwd=ROOT
     )
     return done.stdout
 
@@ -84,6 +86,14 @@ def check_compose(words: list[str]) -> None:
         assert rest[0].partition(":")[0] in SERVICES
 
 
+def check_module(module: str, words: list[str]) -> None:
+    text = module_help(module)
+    if words and re.search(rf"^    {re.escape(words[0])}\b", text, re.MULTILINE):
+        text = module_help(module, words[0])
+    for option in (word for word in words if word.startswith("--")):
+        assert option in text
+
+
 def check(words: list[str]) -> None:
     program, rest = words[0], words[1:]
     if program == "make":
@@ -93,16 +103,18 @@ def check(words: list[str]) -> None:
     elif words[:2] == ["docker", "compose"]:
         check_compose(words[2:])
     elif program.endswith("python") and rest[0] == "-m":
-        text = module_help(rest[1])
-        for option in (word for word in rest[2:] if word.startswith("--")):
-            assert option in text
+        check_module(rest[1], rest[2:])
+    elif program == "torchrun":
+        check_module("torch.distributed.run", rest)
+    elif re.fullmatch(r"WARDROUND_\w+=.*", program):
+        assert program.partition("=")[0].removeprefix("WARDROUND_").lower() in Settings.model_fields
     else:
         assert program in FOREIGN, f"the documents tell to run {program}, which no test knows"
 
 
 @pytest.mark.parametrize("line", list(commands()))
 def test_every_command_in_the_documents_exists(line: str):
-    check(shlex.split(line))
+    check(shlex.split(line, comments=True))
 
 
 def test_the_first_two_commands_of_the_readme_are_the_demo_and_the_tests():
