@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from model.adaptive import DrawPlan, Ranking, rank_adaptively, rank_pool
     from model.backbones.towers import Source
     from model.calibration import calibrate, fit_temperature
-    from model.config import BACKBONE_NAMES, ModelConfig, TrainConfig
+    from model.config import ModelConfig, TrainConfig
     from model.data import Example, read_image, read_mask
     from model.errors import (
         BackboneUnavailable,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from model.training import Progress, fine_tune
 
 __all__ = [
-    "BACKBONE_NAMES",
     "BackboneUnavailable",
     "BadConfig",
     "BadExample",
@@ -80,7 +79,6 @@ _HOMES = {
     "Ranking": "adaptive",
     "rank_adaptively": "adaptive",
     "rank_pool": "adaptive",
-    "BACKBONE_NAMES": "config",
     "calibrate": "calibration",
     "fit_temperature": "calibration",
     "Source": "backbones.towers",

@@ -33,9 +33,6 @@ def _count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-BACKBONE_NAMES = ("tiny", "unimedclip", "biomedclip", "clip", "pubmedclip")
-"""What `model.backbones` can build, for those who only want to check a name and not to load torch."""
-
 _CHOICES = {
     "fit": ("squash", "letterbox"),
     "shrinking": ("average", "point"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -140,3 +141,11 @@ def test_an_unknown_strategy_is_said_when_a_process_starts(tmp_path: Path) -> No
     )
     with pytest.raises(BadSettings, match=r"WARDROUND_STRATEGY.*enthropy.*entropy, random"):
         context.build(settings)
+
+
+def test_every_backbone_there_is_can_be_asked_for_and_no_other() -> None:
+    from model import backbones
+
+    assert get_args(Settings.model_fields["backbone"].annotation) == backbones.names()
+    with pytest.raises(ValidationError, match="biomedclip"):
+        Settings.model_validate({"backbone": "resnet"})
