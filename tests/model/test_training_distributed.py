@@ -30,10 +30,15 @@ def by_two(folder):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     program = str(ROOT / "tests/model/torchrun_program.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [*command, program, str(folder)], env=environment, capture_output=True, text=True, check=False, timeout=240
+    torchrun = subprocess.Popen(
+        [*command, program, str(folder)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    assert run.returncode == 0, run.stdout + run.stderr
+    try:
+        output, _ = torchrun.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        torchrun.terminate()  # it takes its processes along, as it could not if it were killed
+        output = "the processes wait for each other:\n" + torchrun.communicate()[0]
+    assert torchrun.returncode == 0, output
     return [torch.load(folder / f"learnt-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
