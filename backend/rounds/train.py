@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 import time
@@ -40,7 +42,9 @@ def step(job: Job) -> Write:
         "project": job.project.id,
         "round": job.round.number,
         "parent": incumbent.version.number if incumbent else None,
+        "parents": [incumbent.version.checkpoint_sha256] if incumbent else [],
         "n_examples": len(examples),
+        "data_sha256": data_sha256(items),
         "train_config": config.to_dict(),
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -55,6 +59,12 @@ def step(job: Job) -> Write:
         return {"candidate_id": version.id, "incumbent_id": version.parent_id}
 
     return write
+
+
+def data_sha256(items: Sequence[RoundItem]) -> str:
+    """A fingerprint of what was trained on, whatever the order: images, masks and prompts."""
+    lines = sorted(json.dumps([item.image_sha256, item.mask_sha256, item.prompt]) for item in items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def forget_state(job: Job) -> None:

@@ -16,6 +16,7 @@ from backend.label_studio.errors import LabelStudioUnreachable
 from backend.rounds import machine
 from backend.rounds.claim import Claim
 from backend.rounds.job import Job, Write
+from backend.rounds.train import data_sha256
 from backend.store import predictions, projects
 from backend.store import rounds as rows
 from backend.tables import Role, RoundStatus, Verdict
@@ -96,6 +97,28 @@ def test_a_round_trains_evaluates_promotes_rescores_and_publishes(world: World) 
         assert predictions.queue_size(s, round_id) == len(world.label_studio.served_order(PROJECT))
     assert world.label_studio.served_order(PROJECT) == queue_ids(world)
     assert str(world.project.published_version).endswith(f"-v{version.number}")
+
+
+def test_a_version_remembers_what_it_was_trained_on_and_from(world: World) -> None:
+    populate(world)
+    run_first_round(world)
+    annotate_both_sides(world)
+    hashes = []
+    for _ in range(2):
+        round_id = rounds.open_now(world.ctx, PROJECT)
+        assert rounds.run(world.ctx, round_id)
+        with world.ctx.store.read() as s:
+            trained = rows.items(s, round_id, Role.train)
+            row = rows.get(s, round_id)
+            assert row.candidate_id is not None
+            version = predictions.version(s, row.candidate_id)
+            parent = predictions.version(s, row.incumbent_id) if row.incumbent_id else None
+        assert version.card["parents"] == ([parent.checkpoint_sha256] if parent else [])
+        assert version.card["data_sha256"] == data_sha256(trained) == data_sha256(trained[::-1])
+        assert data_sha256(trained[1:]) != version.card["data_sha256"]
+        hashes.append(version.card["data_sha256"])
+        annotate_head(world, 3)
+    assert hashes[0] != hashes[1]
 
 
 def test_held_out_tasks_are_never_trained_on(world: World) -> None:

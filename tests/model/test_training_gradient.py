@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model import OutOfMemory, Progress, fine_tune, validation
+from model import OutOfMemory, Progress, distributed, fine_tune, gradient, validation
 from model.backbones.tiny import TinyTowers
 from model.batches import TrainingSet, batch
 from model.gradient import Looker, batch_gradient
@@ -40,13 +40,35 @@ def gradient_of(start, examples, config, micro_batch_size):
 @pytest.mark.parametrize("micro_batch_size", [1, 4])
 def test_the_gradient_of_pieces_adds_up_to_that_of_the_batch(start, several_prompts, dice, micro_batch_size):
     config = dataclasses.replace(CONTRASTED, dice=dice)
-    loss, gradient = gradient_of(start, several_prompts, config, 6)
+    loss, undivided = gradient_of(start, several_prompts, config, 6)
     in_pieces, divided = gradient_of(start, several_prompts, config, micro_batch_size)
     assert in_pieces == pytest.approx(loss, rel=1e-5)
-    assert divided.keys() == gradient.keys()
-    for name, expected in gradient.items():
+    assert divided.keys() == undivided.keys()
+    for name, expected in undivided.items():
         scale = max(expected.abs().max().item(), 1e-3)
         assert (divided[name] - expected).abs().max().item() < 2e-4 * scale, name
+
+
+@pytest.mark.parametrize("world", [2, 4, 8])
+def test_the_gradients_of_all_processes_add_up_to_that_of_the_batch(start, several_prompts, monkeypatch, world):
+    """Also where six images leave two of eight processes without any."""
+    data = TrainingSet.load(several_prompts, start.config)
+    looker = Looker(start, batch(data, CONTRASTED, 0, start.device), CONTRASTED, 0)
+    batch_gradient(looker, 6)
+    expected = {n: p.grad.clone() for n, p in start.network.named_parameters() if p.grad is not None}
+    with torch.no_grad():
+        features = looker.look(slice(0, 6)).features
+    monkeypatch.setattr(gradient, "_gather", lambda *_: features)
+    monkeypatch.setattr(distributed, "world_size", lambda: world)
+    total = dict.fromkeys(expected, 0.0)
+    for rank in range(world):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        batch_gradient(looker, 6)
+        for name in total:
+            total[name] = total[name] + start.network.get_parameter(name).grad
+    for name, whole in expected.items():
+        scale = max(whole.abs().max().item(), 1e-3)
+        assert (total[name] - whole).abs().max().item() < 2e-4 * scale, name
 
 
 @pytest.mark.parametrize(("name", "dice"), [("image", dice_loss), ("row", row_dice_loss)])
