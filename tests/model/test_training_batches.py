@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import Example, ModelConfig, TrainConfig
@@ -30,6 +30,7 @@ def test_whole_groups_are_set_aside_about_as_many_as_asked_for():
     assert learnt == sorted(learnt, key=POOL.index)
 
 
+@settings(max_examples=30)
 @given(st.sets(st.integers(0, 399), min_size=150), st.integers(0, 5), st.sampled_from([0.2, 0.3]))
 def test_a_group_once_set_aside_is_never_learnt_from(chosen, seed, share):
     """Neither the other examples, nor the seed, nor a larger share bring it back."""

@@ -15,8 +15,9 @@ from model.losses import bce_loss, dice_loss, row_dice_loss, soft_contrastive_lo
 from model.network import Network
 from tests.model.runs import SHORT, distance, same, small, weights
 
+BRIEF = dataclasses.replace(SHORT, max_steps=3)
 # A heavy contrast, so that a mistake in it cannot hide behind the other terms.
-CONTRASTED = dataclasses.replace(SHORT, batch_size=6, contrastive_weight=3.0)
+CONTRASTED = dataclasses.replace(BRIEF, batch_size=6, contrastive_weight=3.0)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(start, several_prompts, name,
 
 
 def test_training_in_small_pieces_ends_with_nearly_the_same_weights(start, several_prompts):
-    config = dataclasses.replace(SHORT, learning_rate=1e-4)
+    config = dataclasses.replace(BRIEF, learning_rate=1e-4)
     whole = weights(fine_tune(start, several_prompts, config))
     pieces = weights(fine_tune(start, several_prompts, dataclasses.replace(config, micro_batch_size=1)))
     assert distance(whole, pieces) < 0.1 * distance(whole, weights(start))
@@ -117,21 +118,21 @@ CPU = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't a
 
 @pytest.mark.parametrize("error", [GPU, CPU, MemoryError()])
 def test_when_memory_runs_short_the_run_goes_on_in_half_the_pieces(start, several_prompts, monkeypatch, error):
-    expected = weights(fine_tune(start, several_prompts, dataclasses.replace(SHORT, micro_batch_size=2)))
+    expected = weights(fine_tune(start, several_prompts, dataclasses.replace(BRIEF, micro_batch_size=2)))
     asked = short_of_memory(monkeypatch, 2, error)
     seen: list[Progress] = []
-    answer = fine_tune(start, several_prompts, SHORT, on_progress=seen.append)
+    answer = fine_tune(start, several_prompts, BRIEF, on_progress=seen.append)
     assert asked[0] == 4 and set(asked[1:]) == {2}
-    assert [p.step for p in seen] == [1, 2, 3, 4, 5, 6] and {p.micro_batch_size for p in seen} == {2}
+    assert [p.step for p in seen] == [1, 2, 3] and {p.micro_batch_size for p in seen} == {2}
     assert same(weights(answer), expected)
 
 
-@pytest.mark.parametrize("from_call", [4, 5, 6, 7])
+@pytest.mark.parametrize("from_call", [5, 7])
 def test_a_pass_that_fails_in_the_middle_of_a_step_teaches_nothing_twice(
     start, several_prompts, monkeypatch, from_call
 ):
     """With pieces of 2 a step has two passes to gather features and two to learn: the failures meet each of them."""
-    config = dataclasses.replace(SHORT, micro_batch_size=2, max_steps=3, learning_rate=1e-4)
+    config = dataclasses.replace(BRIEF, micro_batch_size=2, max_steps=3, learning_rate=1e-4)
     whole = weights(fine_tune(start, several_prompts, config))
     asked = short_of_memory(monkeypatch, 1, GPU, from_call)
     answer = weights(fine_tune(start, several_prompts, config))
@@ -142,14 +143,14 @@ def test_a_pass_that_fails_in_the_middle_of_a_step_teaches_nothing_twice(
 def test_memory_too_short_for_one_image_is_named_with_its_cure(start, examples, monkeypatch):
     asked = short_of_memory(monkeypatch, 0, GPU)
     with pytest.raises(OutOfMemory, match=r"one image at a time .*image_size_px"):
-        fine_tune(start, examples, SHORT)
+        fine_tune(start, examples, BRIEF)
     assert asked == [4, 2, 1]
 
 
 def test_other_errors_of_the_network_are_not_taken_for_short_memory(start, examples, monkeypatch):
     asked = short_of_memory(monkeypatch, 0, RuntimeError("shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes"):
-        fine_tune(start, examples, SHORT)
+        fine_tune(start, examples, BRIEF)
     assert asked == [4]
 
 
@@ -157,7 +158,7 @@ def test_other_errors_of_the_network_are_not_taken_for_short_memory(start, examp
 
 
 def test_bfloat16_stays_inside_the_network(start, examples):
-    config = dataclasses.replace(SHORT, precision="bf16", max_steps=2)
+    config = dataclasses.replace(BRIEF, precision="bf16", max_steps=2)
     answer = fine_tune(start, examples, config)
     exact = fine_tune(start, examples, dataclasses.replace(config, precision="fp32"))
     assert 0 < distance(weights(answer), weights(exact)) < distance(weights(exact), weights(start))
@@ -166,7 +167,7 @@ def test_bfloat16_stays_inside_the_network(start, examples):
 
 def test_losses_are_computed_in_full_precision(start, examples):
     data = TrainingSet.load(examples, start.config)
-    config = dataclasses.replace(SHORT, precision="bf16")
+    config = dataclasses.replace(BRIEF, precision="bf16")
     view = Looker(start, batch(data, config, 0, start.device), config, 0).look(slice(0, 4))
     assert {t.dtype for t in (view.logits, view.features.images, view.features.text)} == {torch.float32}
     rounded = view.logits.bfloat16().float()
@@ -176,7 +177,7 @@ def test_losses_are_computed_in_full_precision(start, examples):
 
 def test_on_a_cpu_automatic_precision_is_full_precision(start, examples):
     one, other = (
-        weights(fine_tune(start, examples, dataclasses.replace(SHORT, precision=name))) for name in ("auto", "fp32")
+        weights(fine_tune(start, examples, dataclasses.replace(BRIEF, precision=name))) for name in ("auto", "fp32")
     )
     assert same(one, other)
 
@@ -196,8 +197,8 @@ def forgetful(monkeypatch):
 
 @pytest.mark.usefixtures("forgetful")
 def test_frozen_towers_drop_nothing_unless_asked(forgetful, examples):
-    quiet = weights(fine_tune(forgetful, examples, SHORT))
-    config = dataclasses.replace(SHORT, tower_dropout=True)
+    quiet = weights(fine_tune(forgetful, examples, BRIEF))
+    config = dataclasses.replace(BRIEF, tower_dropout=True)
     state = torch.get_rng_state()
     one = weights(fine_tune(forgetful, examples, config))
     assert torch.equal(state, torch.get_rng_state())
@@ -212,7 +213,7 @@ def test_frozen_towers_drop_nothing_unless_asked(forgetful, examples):
 def test_frozen_towers_are_quiet_again_after_a_run_that_failed(forgetful, examples, monkeypatch):
     short_of_memory(monkeypatch, 0, RuntimeError("broken"))
     with pytest.raises(RuntimeError):
-        fine_tune(forgetful, examples, dataclasses.replace(SHORT, tower_dropout=True))
+        fine_tune(forgetful, examples, dataclasses.replace(BRIEF, tower_dropout=True))
     assert not any(module.training for module in forgetful.network.modules())
 
 
@@ -226,11 +227,11 @@ def test_validation_drops_nothing(forgetful, examples, monkeypatch):
         return block(self, *inputs)
 
     monkeypatch.setattr(TinyTowers, "text_block", listen)
-    validation.mean_dice(forgetful, TrainingSet.load(examples, forgetful.config), SHORT, 0, 4)
+    validation.mean_dice(forgetful, TrainingSet.load(examples, forgetful.config), BRIEF, 0, 4)
     assert dropping and not any(dropping)
 
 
 def test_without_dropout_a_run_is_that_of_towers_without_any(forgetful, examples, monkeypatch):
-    quiet = weights(fine_tune(forgetful, examples, SHORT))
+    quiet = weights(fine_tune(forgetful, examples, BRIEF))
     monkeypatch.setattr(F, "dropout", lambda tensor, *_, **__: tensor)
-    assert same(quiet, weights(fine_tune(forgetful, examples, SHORT)))
+    assert same(quiet, weights(fine_tune(forgetful, examples, BRIEF)))

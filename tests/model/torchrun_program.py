@@ -12,8 +12,10 @@ from tests.model.runs import SHORT, Stopped, small, weights
 
 # A contrast heavy enough to matter, a rate so small that rounding stays rounding, and no clipping to hide a gradient
 # of the wrong length.
-SHARED = dataclasses.replace(SHORT, batch_size=5, contrastive_weight=3.0, learning_rate=1e-4, max_gradient_norm=None)
-LEFT_OVER = dataclasses.replace(SHARED, short_batch="keep", max_steps=4)  # 5 images, then 1: one process has none
+SHARED = dataclasses.replace(
+    SHORT, max_steps=4, batch_size=5, contrastive_weight=3.0, learning_rate=1e-4, max_gradient_norm=None
+)
+LEFT_OVER = dataclasses.replace(SHARED, short_batch="keep")  # 5 images, then 1: one process has none
 TIMED = dataclasses.replace(SHARED, max_steps=50, time_limit_seconds=3.5)
 WORDS = ("bright", "dark", "large")
 
