@@ -11,6 +11,7 @@ COPY README.md LICENSE ./
 COPY backend backend
 COPY migrations migrations
 COPY model model
+COPY protocols protocols
 COPY simulation simulation
 COPY strategies strategies
 RUN uv pip install --python /opt/wardround/bin/python --no-deps .
