@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench up migrate lock clean
+.PHONY: help setup demo test lint bench faults up migrate lock clean
 
 VENV := .venv
 LABEL_STUDIO_VENV := .venv-label-studio
@@ -34,7 +34,11 @@ lint: $(VENV)/.stamp  ## style, types and import contracts
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.stamp  ## measure what the README claims
-	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script"; done
+	@set -e; for script in $(filter-out benchmarks/faults.py,$(wildcard benchmarks/[a-z]*.py)); do \
+		echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script"; done
+
+faults: $(VENV)/.stamp  ## kill, restart and lose everything, 50 times over, and count what was lost
+	PYTHONPATH=. $(BIN)/python benchmarks/faults.py
 
 up:  ## run it for real with Docker Compose: settings in .env
 	@docker compose version >/dev/null 2>&1 || { echo "make up needs Docker with the compose plugin" >&2; exit 1; }

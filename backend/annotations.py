@@ -5,16 +5,18 @@ Every way in ends in the same upserts, so events that come twice, late or in the
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from backend.context import Context
+from backend.label_studio.client import TaskWithAnnotations
 from backend.label_studio.errors import BadMask, UnsupportedLabelConfig
 from backend.label_studio.masks import masks_of
 from backend.label_studio.payloads import Annotation, Event, LabelConfig, Task, parse_label_config
-from backend.store import annotations, projects
+from backend.store import Session, annotations, projects
 from backend.tables import Project
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 # arrived so recently is not missed yet. The pulls look back far enough to see it again once it has settled.
 _SETTLING = timedelta(seconds=60)
 _OVERLAP = timedelta(minutes=5)
+_BATCH = 100  # tasks of a pull that are stored in one transaction
 
 
 @dataclass(frozen=True)
@@ -35,43 +38,67 @@ class Pulled:
 
 
 def receive(ctx: Context, event: Event) -> bool:
-    """Store what a webhook says; returns whether it was about a connected project. Unknown actions change nothing."""
+    """Store what a webhook says; returns whether it was about a connected project. Unknown actions change nothing.
+
+    One read and at most one write: Label Studio's annotator waits.
+    """
     with ctx.store.read() as s:
         project = projects.find(s, event.project_id)
+        known = _look_up(s, event.tasks, event.annotations) if project else _Known({}, {})
     if project is None:
         log.info("ignored %s of project %s, which is not connected", event.action, event.project_id)
         return False
-    _refresh_label_config(ctx, project, event.label_config)
-    store_tasks(ctx, project, event.tasks)
-    for annotation in event.annotations:
-        store_annotation(ctx, project, annotation)
+    has_new_labels = _take_label_config(project, event.label_config)
+    tasks, found = _rows(ctx, project, known, event.tasks, event.annotations)
+    if not (has_new_labels or tasks or found or event.deleted_annotation_ids or event.deleted_task_ids):
+        return True
     with ctx.store.begin() as s:
+        if has_new_labels:
+            projects.change(s, project.id, label_config=project.label_config)
+        projects.add_tasks(s, tasks)
+        annotations.upsert_all(s, found)
         annotations.mark_deleted(s, project.id, event.deleted_annotation_ids, ctx.now())
         projects.mark_tasks_deleted(s, event.deleted_task_ids, ctx.now())
     return True
 
 
 def reconcile(ctx: Context, project: Project) -> Pulled:
-    """Pull what changed in Label Studio since the last pull, deletions included."""
+    """Pull what changed in Label Studio since the last pull, deletions included. What did not change costs nothing."""
     since = project.reconciled_until and project.reconciled_until - _OVERLAP
     settled = ctx.now() - _SETTLING
-    _refresh_label_config(ctx, project, ctx.label_studio.project(project.id)["label_config"])
-    changed = list(ctx.label_studio.tasks(project.id, updated_after=since))
-    store_tasks(ctx, project, [found.task for found in changed])
-    stored = sum(store_annotation(ctx, project, each) for found in changed for each in found.annotations)
-    deleted = _mark_vanished(ctx, project, changed, settled)
-    tasks = _mark_vanished_tasks(ctx, project, settled)
-    if changed:
+    there = ctx.label_studio.project(project.id)
+    if _take_label_config(project, there["label_config"]):
         with ctx.store.begin() as s:
-            projects.change(s, project.id, reconciled_until=max(found.updated_at for found in changed))
+            projects.change(s, project.id, label_config=project.label_config)
+    until, stored, deleted = project.reconciled_until, 0, 0
+    for changed in _batches(ctx.label_studio.tasks(project.id, updated_after=since)):
+        stored += _store(ctx, project, changed)
+        deleted += _mark_vanished(ctx, project, changed, settled)
+        until = max([*(found.updated_at for found in changed), *([until] if until else [])])
+    tasks = _mark_vanished_tasks(ctx, project, there.get("task_number"), settled)
+    with ctx.store.begin() as s:
+        projects.change(s, project.id, reconciled_until=until, reconciled_at=ctx.now())
     return Pulled(stored, deleted, tasks)
 
 
-def store_tasks(ctx: Context, project: Project, tasks: Iterable[Task]) -> None:
-    """Insert the tasks that are new; each falls on its side of the held-out line once and for ever."""
-    rows = [task_row(project, task, ctx.settings.held_out_share, ctx.now()) for task in tasks]
+def _batches(changed: Iterable[TaskWithAnnotations]) -> Iterator[list[TaskWithAnnotations]]:
+    # The first pull of a large project would hold every mask in memory at once.
+    rest = iter(changed)
+    while batch := list(islice(rest, _BATCH)):
+        yield batch
+
+
+def _store(ctx: Context, project: Project, changed: Sequence[TaskWithAnnotations]) -> int:
+    """Store tasks and annotations of a pull that are new; returns how many annotations were."""
+    pulled = [annotation for found in changed for annotation in found.annotations]
+    with ctx.store.read() as s:
+        known = _look_up(s, [found.task for found in changed], pulled)
+    tasks, found = _rows(ctx, project, known, [found.task for found in changed], pulled)
+    if not (tasks or found):
+        return 0
     with ctx.store.begin() as s:
-        projects.add_tasks(s, rows)
+        projects.add_tasks(s, tasks)
+        return annotations.upsert_all(s, found)
 
 
 def read_fields_anew(ctx: Context, project: Project) -> None:
@@ -79,10 +106,11 @@ def read_fields_anew(ctx: Context, project: Project) -> None:
 
     Only before a round has frozen its items: afterwards a task that trained could fall among the held-out ones.
     """
-    for found in ctx.label_studio.tasks(project.id):
-        row = task_row(project, found.task, ctx.settings.held_out_share, ctx.now())
+    for batch in _batches(ctx.label_studio.tasks(project.id)):
+        rows = [task_row(project, found.task, ctx.settings.held_out_share, ctx.now()) for found in batch]
         with ctx.store.begin() as s:
-            projects.change_task(s, row["id"], **{name: row[name] for name in ("group_key", "held_out", "prompt")})
+            for row in rows:
+                projects.change_task(s, row["id"], **{name: row[name] for name in ("group_key", "held_out", "prompt")})
 
 
 def task_row(project: Project, task: Task, held_out_share: float, now: datetime) -> dict[str, Any]:
@@ -111,17 +139,50 @@ def is_held_out(group: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def store_annotation(ctx: Context, project: Project, annotation: Annotation) -> bool:
-    """Decode, write the masks to disk, then one transaction. Returns whether anything changed.
+@dataclass(frozen=True)
+class _Known:
+    """What is stored already of what has come: annotations by id, and tasks by id with the sha256 of their image."""
+
+    states: Mapping[int, annotations.State]
+    images: Mapping[int, str | None]
+
+
+def _look_up(s: Session, tasks: Sequence[Task], found: Sequence[Annotation]) -> _Known:
+    task_ids = {task.id for task in tasks} | {annotation.task_id for annotation in found}
+    return _Known(annotations.states(s, [one.id for one in found]), projects.images(s, sorted(task_ids)))
+
+
+def _rows(
+    ctx: Context, project: Project, known: _Known, tasks: Sequence[Task], found: Sequence[Annotation]
+) -> tuple[list[dict[str, Any]], list[annotations.Received]]:
+    """What has to be stored: rows of new tasks, and new annotations with their masks, which are written to disk here.
+
+    An annotation of a task that nobody has told us of waits for the pull, which brings both.
+    """
+    share, now = ctx.settings.held_out_share, ctx.now()
+    new = {task.id: task_row(project, task, share, now) for task in tasks if task.id not in known.images}
+    received: list[annotations.Received] = []
+    for one in found:
+        state = known.states.get(one.id)
+        # The pull sees every annotation of a changed task again, and decoding costs.
+        if state is not None and not state.is_older_than(one.updated_at):
+            continue
+        if one.task_id in new or one.task_id in known.images:
+            received.append(_received(ctx, project, one, known.images.get(one.task_id)))
+        else:
+            log.warning("annotation %s waits for its task %s, which is not known", one.id, one.task_id)
+    return list(new.values()), received
+
+
+def _received(ctx: Context, project: Project, annotation: Annotation, image_sha256: str | None) -> annotations.Received:
+    """Decode, and write the masks to disk.
 
     An annotation whose mask cannot be read is stored all the same, with its problem, and trains nothing.
     """
-    if not _is_news(ctx, annotation):
-        return False
-    masks, problem = _masks(ctx, project, annotation)
+    masks, problem = _masks(ctx, project, annotation, image_sha256)
     if problem:
         log.warning("annotation %s of task %s cannot be used: %s", annotation.id, annotation.task_id, problem)
-    row = {
+    values = {
         "id": annotation.id,
         "project_id": project.id,
         "task_id": annotation.task_id,
@@ -134,62 +195,61 @@ def store_annotation(ctx: Context, project: Project, annotation: Annotation) -> 
         "updated_at": annotation.updated_at,
         "received_at": ctx.now(),
     }
-    with ctx.store.begin() as s:
-        return annotations.upsert(s, row, masks)
+    return annotations.Received(values, masks)
 
 
-def _is_news(ctx: Context, annotation: Annotation) -> bool:
-    # A cheap look first: the pull sees every annotation of a changed task again, and decoding costs.
-    with ctx.store.read() as s:
-        row = annotations.known(s, annotation.id)
-    return row is None or (row.deleted_at is None and (not row.updated_at or annotation.updated_at > row.updated_at))
-
-
-def _masks(ctx: Context, project: Project, annotation: Annotation) -> tuple[dict[str, str], str | None]:
+def _masks(
+    ctx: Context, project: Project, annotation: Annotation, image_sha256: str | None
+) -> tuple[dict[str, str], str | None]:
     if annotation.skipped:
         return {}, None
+    # Nobody waits for a download here: the size counts where the image is on disk already.
+    on_disk = image_sha256 is not None and ctx.files.has("images", image_sha256)
+    size = ctx.files.image_size(image_sha256) if image_sha256 and on_disk else None
     try:
-        config = parse_label_config(project.label_config)
-        found = masks_of(annotation.regions, config, _known_size(ctx, annotation.task_id))
+        found = masks_of(annotation.regions, parse_label_config(project.label_config), size)
     except (BadMask, UnsupportedLabelConfig) as error:
         return {}, str(error)
     return {label: ctx.files.put_mask(mask) for label, mask in found.items()}, None
 
 
-def _known_size(ctx: Context, task_id: int) -> tuple[int, int] | None:
-    """Height and width of the task's image where it is on disk already; nobody waits for a download here."""
-    with ctx.store.read() as s:
-        sha256 = projects.task(s, task_id).image_sha256
-    return ctx.files.image_size(sha256) if sha256 and ctx.files.has("images", sha256) else None
-
-
-def _refresh_label_config(ctx: Context, project: Project, label_config: str) -> None:
-    """Keep the project's latest usable label config; "" where an event does not carry it."""
+def _take_label_config(project: Project, label_config: str) -> bool:
+    """Whether the project has another usable label config than we knew, which it gets; "" where none was sent."""
     if label_config in ("", project.label_config):
-        return
+        return False
     try:
         config: LabelConfig = parse_label_config(label_config)
     except UnsupportedLabelConfig as error:
         log.error("project %s keeps its last usable label config: %s", project.id, error)
-        return
+        return False
     log.info("project %s has new labels: %s", project.id, ", ".join(config.labels))
-    with ctx.store.begin() as s:
-        projects.change(s, project.id, label_config=label_config)
     project.label_config = label_config
+    return True
 
 
-def _mark_vanished(ctx: Context, project: Project, changed: list[Any], settled: datetime) -> int:
+def _mark_vanished(ctx: Context, project: Project, changed: Sequence[TaskWithAnnotations], settled: datetime) -> int:
     """Annotations of changed tasks, received before `settled`, that Label Studio no longer has."""
     there = {annotation.id for found in changed for annotation in found.annotations}
-    with ctx.store.begin() as s:
+    with ctx.store.read() as s:
         gone = annotations.alive_ids(s, [found.task.id for found in changed], settled) - there
-        annotations.mark_deleted(s, project.id, sorted(gone), ctx.now())
+    if gone:
+        with ctx.store.begin() as s:
+            annotations.mark_deleted(s, project.id, gone, ctx.now())
     return len(gone)
 
 
-def _mark_vanished_tasks(ctx: Context, project: Project, settled: datetime) -> int:
+def _mark_vanished_tasks(ctx: Context, project: Project, task_number: int | None, settled: datetime) -> int:
+    """Tasks, stored before `settled`, that Label Studio no longer has; it is asked for all ids where the counts differ.
+
+    Nothing balances a deletion that we missed: the pull has brought every task that Label Studio has.
+    """
+    with ctx.store.read() as s:
+        if projects.count_tasks(s, project.id) == task_number:
+            return 0
     there = ctx.label_studio.task_ids(project.id)
-    with ctx.store.begin() as s:
-        gone = {task.id for task in projects.all_tasks(s, project.id) if task.created_at < settled} - there
-        projects.mark_tasks_deleted(s, sorted(gone), ctx.now())
+    with ctx.store.read() as s:
+        gone = projects.task_ids(s, project.id, settled) - there
+    if gone:
+        with ctx.store.begin() as s:
+            projects.mark_tasks_deleted(s, sorted(gone), ctx.now())
     return len(gone)

@@ -4,6 +4,10 @@ import base64
 import binascii
 import hmac
 import logging
+import os
+import re
+import time
+import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -12,19 +16,23 @@ from fastapi import Depends, FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend import annotations, predictions, report, rounds
+from backend import annotations, logs, metrics, predictions, report, rounds
 from backend.connect import SECRET_HEADER
 from backend.context import Context
-from backend.errors import NotAuthorised, RoundRunning, WardroundError
+from backend.errors import DiskFull, NotAuthorised, RoundRunning, WardroundError
 from backend.label_studio.errors import BadPayload
-from backend.label_studio.payloads import Event, parse_predict, parse_setup, parse_webhook
-from backend.store import projects
+from backend.label_studio.payloads import Event, PredictRequest, parse_predict, parse_setup, parse_webhook
+from backend.store import figures, projects
 
 log = logging.getLogger(__name__)
 
 _MAX_BODY_BYTES = 512_000_000  # one request carries every selected task, predictions and all
+
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)  # anything else would put foreign words, or lines, into our log
 
 Id = Annotated[int, Path(ge=1, lt=2**31)]
 
@@ -58,7 +66,8 @@ def create_app(ctx: Context) -> FastAPI:
     """The API over a context. Nothing here loads weights except a prediction that is not stored yet."""
     app = FastAPI(title="Wardround", docs_url=None, redoc_url=None, openapi_url=None)
     secrets = _Secrets(ctx.settings.api_token.get_secret_value(), ctx.settings.webhook_secret.get_secret_value())
-    _add_open_routes(app)
+    app.add_middleware(_Observed)
+    _add_open_routes(app, ctx)
     _add_label_studio_routes(app, ctx, secrets)
     _add_report_routes(app, ctx, secrets)
     app.add_exception_handler(WardroundError, _shape_error)
@@ -68,12 +77,51 @@ def create_app(ctx: Context) -> FastAPI:
     return app
 
 
-def _add_open_routes(app: FastAPI) -> None:
+class _Observed:
+    """Names every request, in the log and in the answer, and counts it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        shown = Headers(scope=scope).get("X-Request-ID", "")
+        request = shown if _REQUEST_ID.fullmatch(shown) else uuid.uuid4().hex
+        status, started = 500, time.monotonic()
+
+        async def named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request
+            await send(message)
+
+        with logs.bound(request=request):
+            try:
+                await self._app(scope, receive, named)
+            except Exception:
+                log.exception("%s %s failed unexpectedly", scope["method"], _template(scope))
+                raise
+            finally:
+                metrics.observed_request(_template(scope), scope["method"], status, time.monotonic() - started)
+
+
+def _template(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "none")  # not the path: anybody may ask for any number of those
+
+
+def _add_open_routes(app: FastAPI, ctx: Context) -> None:
     # `async`: these answer from the event loop, whatever the threads are busy with.
     @app.get("/health")
     @app.get("/")
     async def health() -> dict[str, str]:
         return {"status": "UP"}
+
+    @app.get("/ready")
+    def ready() -> Response:
+        missing = {part: why for part, why in _unready(ctx).items() if why}
+        return _json({"status": "not ready" if missing else "ready"} | missing, 503 if missing else 200)
 
 
 def _add_label_studio_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> None:
@@ -91,17 +139,17 @@ def _add_label_studio_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> N
 
     @app.post("/predict", dependencies=[Depends(secrets.api)])
     def predict(body: Annotated[Any, Depends(_body)]) -> Response:
-        return Response(predictions.answer(ctx, parse_predict(body)), media_type="application/json")
+        wanted = parse_predict(body)
+        with logs.bound(project=wanted.project_id, **_only_task(wanted)):
+            return Response(predictions.answer(ctx, wanted), media_type="application/json")
 
     @app.post("/webhook", dependencies=[Depends(secrets.api_or_webhook)], status_code=201)
     def webhook(body: Annotated[Any, Depends(_body)]) -> dict[str, str]:
         event = parse_webhook(body)
-        if event.action == "START_TRAINING":
-            return {"status": _start_training(ctx, event)}
-        connected = annotations.receive(ctx, event)
-        if connected and event.annotations:
-            ctx.enqueue("open_if_due", event.project_id)
-        return {"status": "stored" if connected else "ignored: the project is not connected"}
+        with logs.bound(project=event.project_id, **_only_task(event)):
+            outcome, status = _start_training(ctx, event) if event.action == "START_TRAINING" else _take_in(ctx, event)
+        metrics.observed_webhook(event.action, outcome)
+        return {"status": status}
 
 
 def _add_report_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> None:
@@ -116,6 +164,25 @@ def _add_report_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> None:
     @app.get("/api/rounds/{round_id}", dependencies=[Depends(secrets.api)])
     def show_round(round_id: Id) -> Response:
         return _json(report.round_in_full(ctx, round_id))
+
+    @app.post("/api/rounds/{round_id}/cancel", dependencies=[Depends(secrets.api)])
+    def cancel_round(round_id: Id) -> Response:
+        with logs.bound(round=round_id):
+            rounds.cancel(ctx, round_id)
+        return _json(report.round_in_full(ctx, round_id))
+
+    @app.post("/api/projects/{project_id}/rollback", dependencies=[Depends(secrets.api)], status_code=201)
+    def roll_back(project_id: Id, body: Annotated[Any, Depends(_body)]) -> Response:
+        with logs.bound(project=project_id):
+            round_id = rounds.roll_back(ctx, project_id, _version_number(body))
+        return _json(report.round_in_full(ctx, round_id), status_code=201)
+
+    @app.get("/metrics", dependencies=[Depends(secrets.api)])
+    def show_metrics() -> Response:
+        with ctx.store.read() as s:
+            known = figures.gauges(s, lease_seconds=ctx.settings.lease_seconds, now=ctx.now())
+        free = metrics.Gauge("wardround_free_disk_bytes", "Room left in the data folder.", _free_bytes(ctx))
+        return Response(metrics.exposition([*known, free]), media_type=metrics.CONTENT_TYPE)
 
     @app.get("/api/projects/{project_id}/queue", dependencies=[Depends(secrets.api)])
     def show_queue(project_id: Id) -> Response:
@@ -146,12 +213,56 @@ async def _body(request: Request) -> Any:
         raise BadPayload("the body is not JSON; is the sender Label Studio?") from None
 
 
-def _start_training(ctx: Context, event: Event) -> str:
+def _start_training(ctx: Context, event: Event) -> tuple[str, str]:
     try:
         rounds.open_now(ctx, event.project_id)
     except RoundRunning as error:
-        return str(error)
-    return "a round was opened"
+        return "running", str(error)
+    return "opened", "a round was opened"
+
+
+def _take_in(ctx: Context, event: Event) -> tuple[str, str]:
+    if not annotations.receive(ctx, event):
+        return "ignored", "ignored: the project is not connected"
+    if event.annotations:
+        ctx.enqueue("open_if_due", event.project_id)
+    return "stored", "stored"
+
+
+def _only_task(asked: Event | PredictRequest) -> dict[str, int]:
+    """What to bind: the task, where it is all about one."""
+    ids = {task.id for task in asked.tasks}
+    return {"task": ids.pop()} if len(ids) == 1 else {}
+
+
+def _version_number(body: Any) -> int:
+    number = body.get("version") if isinstance(body, dict) else None
+    if type(number) is not int or not 1 <= number < 2**31:
+        raise BadPayload('name the number of the version that shall serve again: {"version": 3}')
+    return number
+
+
+def _unready(ctx: Context) -> dict[str, str | None]:
+    """Each part with what is wrong with it. Open to everybody, so no address, path or number is said."""
+    return {"database": figures.problem(ctx.store), "data_folder": _folder_problem(ctx)}
+
+
+def _folder_problem(ctx: Context) -> str | None:
+    try:
+        ctx.files.require_room(ctx.settings.min_free_disk_bytes)
+        writable = os.access(ctx.files.folder, os.W_OK | os.X_OK)
+    except DiskFull:
+        return "less is free than WARDROUND_MIN_FREE_DISK_BYTES"
+    except (WardroundError, OSError):
+        writable = False
+    return None if writable else "it cannot be written to"
+
+
+def _free_bytes(ctx: Context) -> list[tuple[Mapping[str, str], float]]:
+    try:
+        return [({}, ctx.files.free_bytes())]
+    except (WardroundError, OSError):
+        return []  # a disk that is gone must not take every other figure with it
 
 
 def _json(value: Any, status_code: int = 200) -> Response:

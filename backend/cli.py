@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
-from typing import Annotated, Any, NoReturn
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from backend import connect as connecting
-from backend import context, processes, report, rounds, settings
+from backend import context, logs, metrics, processes, report, retention, rounds, settings
 from backend.context import Context
-from backend.errors import BadSettings, Interrupted, WardroundError
+from backend.errors import BadSettings, WardroundError
 from backend.store import Store
+from backend.tables import Lane
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +34,7 @@ cli = typer.Typer(
 rounds_cli = typer.Typer(no_args_is_help=True, help="List, start and show rounds.")
 cli.add_typer(rounds_cli, name="rounds")
 
+RoundId = Annotated[int, typer.Argument(help="Id of the round.")]
 ProjectId = Annotated[int, typer.Argument(help="Id of the Label Studio project.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -55,34 +64,83 @@ def api() -> None:
     """Serve the HTTP API that Label Studio talks to."""
     import uvicorn
 
-    from backend.app import create_app
-
     processes.let_waiting_threads_sleep()
     loaded = settings.load()
     loaded.require("api_token", "webhook_secret")
-    context.set_up_logging(loaded)
-    ctx = context.build(loaded)
-    uvicorn.run(create_app(ctx), host=loaded.api_host, port=loaded.api_port, log_config=None, access_log=False)
+    logs.set_up(loaded)
+    if loaded.api_workers > 1:
+        metrics.set_up_multiprocess(loaded.data_dir / "metrics" / "api")
+        context.build(loaded).close()  # once, before all of them migrate and fail at the same time
+    uvicorn.run(
+        "backend.cli:served", factory=True, workers=loaded.api_workers, host=loaded.api_host, port=loaded.api_port,
+        log_config=None, access_log=False,
+    )  # fmt: skip
+
+
+def served() -> FastAPI:
+    """The API of one process: uvicorn calls it in each."""
+    from backend.app import create_app
+
+    loaded = settings.load()
+    logs.set_up(loaded)
+    return create_app(context.build(loaded))
 
 
 @cli.command()
-def worker() -> None:
-    """Run Celery tasks: rounds and reconciliation."""
-    _ready()
-    # Threads: one may wait for a round's process while the other reconciles. Nothing here touches torch.
-    _become_celery("worker", "--pool=threads", "--concurrency=2", "--without-gossip", "--without-mingle")
+def worker(
+    lanes: Annotated[
+        str, typer.Option(help="Kinds of work to take: label-studio, training, scoring. Default: all.")
+    ] = "",
+) -> None:
+    """Run Celery tasks: rounds and reconciliation. One a GPU; start more, on other machines too, to share the work."""
+    if lanes:
+        os.environ["WARDROUND_LANES"] = lanes
+    loaded = _ready()
+    if loaded.metrics_port:
+        # A folder of its own: what the rounds' processes count is read from there.
+        name = f"worker-{socket.gethostname()}-{loaded.metrics_port}"
+        metrics.set_up_multiprocess(loaded.data_dir / "metrics" / name)
+    from backend.worker import threads_for
+
+    wanted = [Lane(name) for name in loaded.lanes.split(",")]
+    # Threads: most wait for a round's process while the others look after the rest. Nothing here touches torch.
+    _become_celery(
+        "worker", "--pool=threads", f"--concurrency={threads_for(wanted)}", "--without-gossip", "--without-mingle",
+        f"--queues={','.join(context.queue_of(lane) for lane in wanted)}", f"--hostname=wardround-{os.getpid()}@%h",
+    )  # fmt: skip
 
 
 @cli.command()
 def beat() -> None:
-    """Tick: ask a worker to reconcile every WARDROUND_RECONCILE_SECONDS. Two of them do no harm."""
+    """Tick: have a worker look for what is due or stalled, and pull from Label Studio. Two of them do no harm."""
     loaded = _ready()
     _become_celery("beat", "--scheduler=celery.beat:Scheduler", "--pidfile=", f"--max-interval={_tick(loaded)}")
 
 
+Parent = Annotated[int, typer.Option(help="Process id of the worker.")]
+
+
 @cli.command("run-round", hidden=True)
-def run_round(round_id: int, parent: Annotated[int, typer.Option(help="Process id of the worker.")] = 0) -> None:
+def run_round(
+    round_id: int,
+    parent: Parent = 0,
+    lane: Annotated[Lane | None, typer.Option(help="Stop before a step of another lane.")] = None,
+) -> None:
     """Run one round in this process; the worker starts it, and its end is ours."""
+    ctx, stop = _begin_child(parent)
+    with _ending_as_scripts_expect():
+        rounds.run(ctx, round_id, stop, lane)
+
+
+@cli.command("score-shards", hidden=True)
+def score_shards(round_id: int, parent: Parent = 0) -> None:
+    """Score shards of a round that another process runs."""
+    ctx, stop = _begin_child(parent)
+    with _ending_as_scripts_expect(), logs.bound(round=round_id, step="rescore"):
+        rounds.help_with(ctx, round_id, stop)
+
+
+def _begin_child(parent: int) -> tuple[Context, threading.Event]:
     if parent:
         processes.die_with_parent(parent)
     processes.be_polite()
@@ -93,9 +151,16 @@ def run_round(round_id: int, parent: Annotated[int, typer.Option(help="Process i
         import torch
 
         torch.set_num_threads(ctx.settings.threads)
+    return ctx, stop
+
+
+@contextmanager
+def _ending_as_scripts_expect() -> Iterator[None]:
     try:
-        rounds.run(ctx, round_id, stop)
-    except Interrupted:
+        yield
+    except WardroundError as error:
+        if not error.retryable:
+            raise
         sys.exit(EX_TEMPFAIL)
 
 
@@ -105,9 +170,14 @@ def connect(
     prompt: Annotated[list[str], typer.Option(help="LABEL=TEXT: what the model is told to look for.")] = [],  # noqa: B006
     group_field: Annotated[str, typer.Option(help="Key of task data naming the patient, video or volume.")] = "group",
     prompt_field: Annotated[str, typer.Option(help="Key of task data with a prompt of its own.")] = "prompt",
+    schedule: Annotated[
+        str | None, typer.Option(help="Cron expression that opens rounds, such as '0 2 * * 1-5'; '' for never.")
+    ] = None,
+    time_zone: Annotated[str | None, typer.Option(help="Time zone of the schedule, such as Europe/Zurich.")] = None,
 ) -> None:
     """Connect a Label Studio project: backend, webhook, sampling, tasks and the first queue. The API must be up."""
-    done = connecting.connect(_context(), project_id, _prompts(prompt), group_field, prompt_field)
+    timing = connecting.Timing.checked(schedule, time_zone)
+    done = connecting.connect(_context(), project_id, _prompts(prompt), group_field, prompt_field, timing)
     for label, text in done.prompts.items():
         typer.echo(f"{label}: “{text}”")
     opened = f"opened round {done.round_id}" if done.round_id else "no round is due"
@@ -142,14 +212,70 @@ def start_round(project_id: ProjectId) -> None:
 
 
 @rounds_cli.command("show")
-def show_round(round_id: Annotated[int, typer.Argument(help="Id of the round.")]) -> None:
-    """Print a round in full: evaluation, what was left out, and every mask it trained on."""
-    typer.echo(json.dumps(report.round_in_full(_context(), round_id), indent=2))
+def show_round(round_id: RoundId, as_json: AsJson = False) -> None:
+    """Print a round: where it stands, what was decided and why, and where its version comes from."""
+    found = report.round_in_full(_context(), round_id)
+    typer.echo(json.dumps(found, indent=2) if as_json else report.in_words(found))
+
+
+@rounds_cli.command("cancel")
+def cancel_round(round_id: RoundId) -> None:
+    """End a round that is running or waiting. What it trained is kept, but serves nobody."""
+    rounds.cancel(_context(), round_id)
+    typer.echo(f"cancelled round {round_id}")
+
+
+@rounds_cli.command("reproduce")
+def reproduce_round(round_id: RoundId) -> None:
+    """Train a round's version again from its lineage and compare the weights. Changes nothing."""
+    console = Console(stderr=True)
+    with console.status("training again") as status:
+        done = rounds.reproduce(
+            _context(), round_id, lambda p: status.update(f"training again: step {p.step} of {p.max_steps}")
+        )
+    typer.echo(f"training set of version {done.version}: {'the same' if done.same_training_set else 'DIFFERENT'}")
+    typer.echo(f"weights: {'the same' if done.same_weights else 'DIFFERENT'}")
+    if done.code_differs:
+        typer.echo(f"what computed is not what it was then: {', '.join(done.code_differs)}")
+    if not (done.same_training_set and done.same_weights):
+        sys.exit(1)
+
+
+@cli.command()
+def versions(project_id: ProjectId, as_json: AsJson = False) -> None:
+    """List a project's model versions: which one serves, where each comes from, whether it can be brought back."""
+    columns = ("number", "serving", "round", "verdict", "parent", "dice", "n_examples", "restorable")
+    _show(report.versions_of(_context(), project_id), as_json, columns)
+
+
+@cli.command()
+def rollback(
+    project_id: ProjectId,
+    version: Annotated[int, typer.Argument(help="Number of the version, as `versions` lists it.")],
+) -> None:
+    """Have an earlier model version serve again and publish its predictions. Cancels a round that is running."""
+    opened = rounds.roll_back(_context(), project_id, version)
+    typer.echo(f"round {opened} brings back version {version}; `wardround rounds show {opened}` says how far it is")
+
+
+@cli.command()
+def prune() -> None:
+    """Remove what is not to be kept: images, old checkpoints, their predictions. Runs hourly by itself."""
+    typer.echo(str(retention.prune(_context())))
+
+
+@cli.command()
+def status(as_json: AsJson = False) -> None:
+    """Show workers, projects with their last pull, unfinished rounds, free disk. Exit status 1: no worker."""
+    found = report.status(_context())
+    typer.echo(json.dumps(found, indent=2) if as_json else report.status_in_words(found))
+    if not any(worker["alive"] for worker in found["workers"]):
+        sys.exit(1)
 
 
 def _context() -> Context:
     loaded = settings.load()
-    context.set_up_logging(loaded)
+    logs.set_up(loaded)
     return context.build(loaded)
 
 
@@ -168,7 +294,7 @@ def _become_celery(*arguments: str) -> NoReturn:
 
 def _tick(loaded: settings.Settings) -> int:
     """Seconds beat sleeps at most; Celery takes whole ones."""
-    return max(1, int(min(loaded.reconcile_seconds, 5.0)))
+    return max(1, int(min(loaded.tick_seconds, loaded.reconcile_seconds, 5.0)))
 
 
 def _prompts(options: list[str]) -> dict[str, str]:

@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from backend import annotations, rounds
 from backend.context import Context
 from backend.errors import BadSettings
 from backend.label_studio.payloads import parse_label_config
+from backend.settings import cron_expression, time_zone
 from backend.store import projects
 from backend.store import rounds as rows
 from backend.tables import Project
@@ -40,8 +41,31 @@ class Connected:
     round_id: int | None
 
 
+@dataclass(frozen=True)
+class Timing:
+    """When rounds open by the clock. None: as before, and at first as the settings say."""
+
+    schedule: str | None = None
+    time_zone: str | None = None
+
+    @classmethod
+    def checked(cls, schedule: str | None, zone: str | None) -> Self:
+        """BadSettings says what is wrong with either."""
+        try:
+            return cls(
+                None if schedule is None else cron_expression(schedule), None if zone is None else time_zone(zone)
+            )
+        except ValueError as error:
+            raise BadSettings(str(error)) from None
+
+
 def connect(
-    ctx: Context, project_id: int, prompts: Mapping[str, str], group_field: str, prompt_field: str
+    ctx: Context,
+    project_id: int,
+    prompts: Mapping[str, str],
+    group_field: str,
+    prompt_field: str,
+    timing: Timing = Timing(),
 ) -> Connected:
     """Connect or re-connect a project. The API must be up, for Label Studio calls it before it answers."""
     ctx.settings.require("public_url", "api_token", "webhook_secret")
@@ -51,7 +75,7 @@ def connect(
     if unknown:
         raise BadSettings(f"prompts for {', '.join(unknown)}, but project {project_id} has {', '.join(labels)}")
     refresh = _fields_change(ctx, project_id, group_field, prompt_field)
-    project = _save(ctx, found, prompts, group_field, prompt_field)
+    project = _save(ctx, found, prompts, group_field, prompt_field, timing)
     _connect_backend(ctx, project_id)
     _connect_webhook(ctx, project_id)
     ctx.label_studio.update_project(
@@ -95,7 +119,12 @@ def _fields_change(ctx: Context, project_id: int, group_field: str, prompt_field
 
 
 def _save(
-    ctx: Context, found: Mapping[str, Any], prompts: Mapping[str, str], group_field: str, prompt_field: str
+    ctx: Context,
+    found: Mapping[str, Any],
+    prompts: Mapping[str, str],
+    group_field: str,
+    prompt_field: str,
+    timing: Timing,
 ) -> Project:
     with ctx.store.begin() as s:
         known = projects.find(s, found["id"])
@@ -109,6 +138,9 @@ def _save(
             published_version=known.published_version if known else None,
             # Everything is pulled anew: whatever was missed while it was not connected is found.
             reconciled_until=None,
+            reconciled_at=known.reconciled_at if known else None,
+            schedule=known.schedule if known and timing.schedule is None else timing.schedule,
+            time_zone=known.time_zone if known and timing.time_zone is None else timing.time_zone,
             connected_at=known.connected_at if known else ctx.now(),
         )
         projects.save(s, project)

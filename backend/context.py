@@ -16,6 +16,7 @@ from backend.label_studio.client import LabelStudioClient
 from backend.serving import Serving
 from backend.settings import Settings
 from backend.store import Store
+from backend.tables import Lane
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,11 @@ Enqueue = Callable[..., None]
 
 @dataclass(frozen=True)
 class Context:
-    """The parts of a running Wardround. `enqueue(name, *args)` is only ever a nudge: the database is the truth."""
+    """The parts of a running Wardround.
+
+    `enqueue(name, *args, lane=…)` is only ever a nudge: the database is the truth. Without a lane it goes where Label
+    Studio is talked to.
+    """
 
     settings: Settings
     store: Store
@@ -46,7 +51,7 @@ def build(settings: Settings, *, migrate: bool = True) -> Context:
     store = Store(settings.database_url)
     if migrate:
         store.migrate()
-    files = Files(settings.data_dir / "files", max_image_pixels=settings.max_image_pixels)
+    files = Files(settings.data_dir / "files", max_image_pixels=settings.max_image_pixels, url=settings.files_url)
     return Context(
         settings=settings,
         store=store,
@@ -68,6 +73,16 @@ def _require_strategy(name: str) -> None:
         raise BadSettings(f"WARDROUND_STRATEGY: {error}") from None
 
 
+# Whoever takes a message so late would find the same by looking, as the next tick has somebody do.
+_NUDGE_EXPIRES_SECONDS = 300
+_PRUNE_SECONDS = 3600.0
+
+
+def queue_of(lane: Lane) -> str:
+    """The Celery queue that carries a lane's messages."""
+    return f"wardround-{lane.value}"
+
+
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Celery's configuration, the same for sender, worker and beat."""
     config: dict[str, Any] = {
@@ -75,18 +90,24 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         # hands a long round to a second worker because a timeout passed.
         "task_acks_late": False,
         "task_ignore_result": True,
-        "task_default_queue": "wardround",
+        "task_default_queue": queue_of(Lane.label_studio),
+        "task_create_missing_queues": True,
         "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,
         "worker_send_task_events": False,
         "broker_connection_retry_on_startup": True,
         "beat_schedule": {
-            "reconcile": {
-                "task": "wardround.reconcile",
-                "schedule": settings.reconcile_seconds,
+            name: {
+                "task": f"wardround.{name}",
+                "schedule": seconds,
                 # Ticks that nobody was there to take are worth nothing.
-                "options": {"expires": settings.reconcile_seconds},
+                "options": {"expires": seconds, "queue": queue_of(Lane.label_studio)},
             }
+            for name, seconds in (
+                ("tick", settings.tick_seconds),
+                ("reconcile", settings.reconcile_seconds),
+                ("prune", _PRUNE_SECONDS),
+            )
         },
     }
     if settings.broker_folder is None:
@@ -119,21 +140,13 @@ def _sender(settings: Settings) -> Enqueue:
     config = celery_config(settings)
     app.conf.update(config | {"broker_transport_options": config["broker_transport_options"] | _ONE_ATTEMPT})
 
-    def enqueue(name: str, *args: Any) -> None:
+    def enqueue(name: str, *args: Any, lane: Lane = Lane.label_studio) -> None:
         try:
-            app.send_task(f"wardround.{name}", args=args, retry=False)
+            app.send_task(
+                f"wardround.{name}", args=args, retry=False, queue=queue_of(lane), expires=_NUDGE_EXPIRES_SECONDS
+            )
         except (OperationalError, OSError, *app.connection_for_write().channel_errors) as error:
             # Nothing is lost: beat's next reconciliation finds what this message would have said.
             log.warning("the broker took no message %s%s: %s", name, args, error)
 
     return enqueue
-
-
-def set_up_logging(settings: Settings) -> None:
-    """One line an event on stderr. Secrets are SecretStr and never reach a log."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
-    # httpx logs every URL it asks for, query and all; alembic and celery every time they have nothing to say.
-    for chatty in ("httpx", "alembic", "celery.worker.strategy", "celery.app.trace", "celery.beat"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -57,12 +57,45 @@ class DamagedFile(WardroundError):
     """A stored file no longer has the bytes its name promises."""
 
 
+class DiskFull(WardroundError):
+    """There is no room left for files or rows; what waits goes on once there is."""
+
+    http_status = 507
+    retryable = True
+
+
+class StoreUnreachable(WardroundError):
+    """The store that machines share (WARDROUND_FILES_URL) does not answer."""
+
+    http_status = 503
+    retryable = True
+
+
 class RoundError(WardroundError):
     """Base of what can go wrong in a round."""
 
 
 class RoundRunning(RoundError):
     """A round of this project is running already."""
+
+    http_status = 409
+
+
+class RoundFinished(RoundError):
+    """The round is over, so there is nothing to cancel."""
+
+    http_status = 409
+
+
+class DeviceBusy(RoundError):
+    """Another process of this machine trains on the device."""
+
+    http_status = 409
+    retryable = True
+
+
+class CannotRestore(RoundError):
+    """The model version cannot serve again."""
 
     http_status = 409
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 import strategies
+from backend import metrics
 from backend.context import Context
 from backend.errors import BadImage
 from backend.label_studio.errors import ForbiddenImageUrl, ImageTooLarge, LabelStudioRefused
@@ -54,6 +55,7 @@ def answer(ctx: Context, request: PredictRequest) -> bytes:
     missing = [task_id for task_id in task_ids if task_id not in answers]
     if version is not None and missing:
         answers |= _compute_missing(ctx, project, ctx.serving.load(version), missing)
+    metrics.observed_predictions(stored=len(stored), computed=len(answers) - len(stored))
     return _spliced(task_ids, answers, ls_scores, project.published_version or UNPUBLISHED)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from cronsim import CronSim, CronSimError
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.errors import BadSettings
+
+LANES = ("label-studio", "training", "scoring")
 
 
 class Settings(BaseSettings):
@@ -38,8 +43,15 @@ class Settings(BaseSettings):
     )
     strategy: str = Field("entropy", description="Query strategy that ranks the pool.")
     annotations_per_round: int = Field(20, ge=1, description="New annotations that open a round.")
-    schedule_hours: float = Field(0.0, ge=0, description="Open a round after so many hours with news; 0: never.")
+    debounce_seconds: float = Field(10.0, ge=0, description="They open it once none has come for so long.")
+    schedule: str = Field("", description="Cron expression that opens rounds when there is news; empty: never.")
+    time_zone: str = Field("UTC", description="Time zone of the schedule, for example Europe/Zurich.")
+    failure_pause_seconds: float = Field(900.0, ge=0, description="After a failed round none opens by itself so long.")
     held_out_share: float = Field(0.2, gt=0, lt=1, description="Share of groups kept for evaluation, for ever.")
+    min_held_out: int = Field(8, ge=1, description="Held-out images with annotations before any version is promoted.")
+    consensus: Literal["latest", "majority", "staple"] = Field(
+        "latest", description="Mask of a task that several people annotated: latest, majority or staple."
+    )
     random_share: float = Field(0.1, ge=0, lt=1, description="Share of the queue served at random, as the control.")
     n_draws: int = Field(4, ge=1, le=256, description="Stochastic forward passes per image, to rank the pool.")
     max_draws: int = Field(30, ge=1, le=256, description="Such passes where the next annotations are decided.")
@@ -49,17 +61,46 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int = Field(0, ge=0, description="CPU threads of a training process; 0: torch's own choice.")
 
+    lanes: str = Field("label-studio,training,scoring", description="Kinds of work that a worker takes.")
+    shard_size: int = Field(64, ge=1, description="Tasks that a scoring process takes at a time.")
+    api_workers: int = Field(1, ge=1, description="Processes of the API.")
+    tick_seconds: float = Field(10.0, gt=0, description="How often the database is asked what is due or stalled.")
     reconcile_seconds: float = Field(60.0, gt=0, description="How often Label Studio is asked for what webhooks lost.")
     lease_seconds: float = Field(120.0, gt=0, description="A round without a heartbeat for so long is taken over.")
     max_attempts: int = Field(3, ge=1, description="Crashes of one step of a round before the round fails.")
+    files_url: str = Field("", description="Store that machines share, such as s3://bucket/wardround; empty: none.")
+    image_cache_bytes: int = Field(20_000_000_000, ge=0, description="Images kept on disk at most; 0: no limit.")
+    keep_versions: int = Field(5, ge=1, description="Checkpoints kept beside the serving one and its parents.")
+    min_free_disk_bytes: int = Field(1_000_000_000, ge=0, description="With less free disk no round goes on.")
     max_image_bytes: int = Field(64_000_000, ge=1, description="Larger image files are refused.")
     max_image_pixels: int = Field(64_000_000, ge=1, description="Images with more pixels are refused undecoded.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or machines (json).")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of a worker's Prometheus metrics; 0: none.")
 
     @field_validator("label_studio_url", "public_url")
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @field_validator("schedule")
+    @classmethod
+    def _a_cron_expression(cls, value: str) -> str:
+        return cron_expression(value)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _a_time_zone(cls, value: str) -> str:
+        return time_zone(value)
+
+    @field_validator("lanes")
+    @classmethod
+    def _known_lanes(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        unknown = sorted(set(names) - set(LANES))
+        if unknown or not names:
+            raise ValueError(f"must name some of {', '.join(LANES)}")
+        return ",".join(dict.fromkeys(names))
 
     @field_validator("log_level")
     @classmethod
@@ -85,6 +126,28 @@ class Settings(BaseSettings):
         if empty:
             wanted = ", ".join(f"WARDROUND_{name.upper()}" for name in empty)
             raise BadSettings(f"set {wanted} in the environment; .env.example explains each")
+
+
+def cron_expression(text: str) -> str:
+    """The expression as it is ("" for never); ValueError says what a cron expression looks like."""
+    if not text.strip():
+        return ""
+    try:
+        CronSim(text, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        raise ValueError(
+            f"{text!r} is no cron expression ({error}); '0 2 * * 1-5' is two in the morning on weekdays"
+        ) from None
+    return text.strip()
+
+
+def time_zone(name: str) -> str:
+    """The name as it is; ValueError when there is no such time zone."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"there is no time zone {name!r}; give one such as Europe/Zurich or UTC") from None
+    return name
 
 
 def load() -> Settings:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     Dialect,
+    Double,
     Enum,
     ForeignKey,
     Index,
@@ -53,14 +54,24 @@ class RoundStatus(enum.StrEnum):
     rescored = "rescored"
     done = "done"
     failed = "failed"
+    cancelled = "cancelled"
+
+
+class Lane(enum.StrEnum):
+    """A kind of work with a Celery queue of its own, so that no kind waits behind another."""
+
+    label_studio = "label-studio"
+    training = "training"
+    scoring = "scoring"
 
 
 class Verdict(enum.StrEnum):
-    """What became of a round's candidate; `initial`: there was nothing to train on yet."""
+    """What became of a round's candidate; `initial`: nothing to train on yet; `restored`: a person chose an old one."""
 
     initial = "initial"
     promoted = "promoted"
     kept = "kept"
+    restored = "restored"
 
 
 class Trigger(enum.StrEnum):
@@ -70,6 +81,7 @@ class Trigger(enum.StrEnum):
     annotations = "annotations"
     schedule = "schedule"
     request = "request"
+    rollback = "rollback"
 
 
 class Role(enum.StrEnum):
@@ -87,8 +99,19 @@ class Arm(enum.StrEnum):
     held_out = "held_out"
 
 
-FINISHED = (RoundStatus.done, RoundStatus.failed)
-_UNFINISHED_SQL = "status NOT IN ('done', 'failed')"
+FINISHED = (RoundStatus.done, RoundStatus.failed, RoundStatus.cancelled)
+_UNFINISHED_SQL = "status NOT IN ('done', 'failed', 'cancelled')"
+
+# Where a round may go from where it is; any unfinished one may also fail or be cancelled. Triggers made by migration
+# 0003 hold the database itself to it, whatever process writes.
+MOVES = {
+    RoundStatus.opened: RoundStatus.selected,
+    RoundStatus.selected: RoundStatus.trained,
+    RoundStatus.trained: RoundStatus.evaluated,
+    RoundStatus.evaluated: RoundStatus.decided,
+    RoundStatus.decided: RoundStatus.rescored,
+    RoundStatus.rescored: RoundStatus.done,
+}
 
 
 def _words(kind: type[enum.StrEnum], name: str) -> Enum:
@@ -112,7 +135,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, dict[str, str]: JSON}
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, dict[str, str]: JSON, list[int]: JSON}
 
 
 class Project(Base):
@@ -127,6 +150,9 @@ class Project(Base):
     prompt_field: Mapped[str] = mapped_column(String(200))  # key of task data that overrides the prompt of its task
     published_version: Mapped[str | None] = mapped_column(String(200))  # model_version that Label Studio serves
     reconciled_until: Mapped[datetime | None]  # changes up to here have been pulled
+    reconciled_at: Mapped[datetime | None]  # when the last pull succeeded
+    schedule: Mapped[str | None] = mapped_column(String(120))  # cron expression; None: as the settings say, "": never
+    time_zone: Mapped[str | None] = mapped_column(String(64))  # of the schedule, such as Europe/Zurich
     connected_at: Mapped[datetime]
 
 
@@ -150,9 +176,13 @@ class Annotation(Base):
     """A person's answer. Never erased: `deleted_at` marks. A delete heard before its create has no task yet."""
 
     __tablename__ = "annotations"
-    __table_args__ = (CheckConstraint("task_id IS NOT NULL OR deleted_at IS NOT NULL", name="task_or_deleted"),)
+    __table_args__ = (
+        CheckConstraint("task_id IS NOT NULL OR deleted_at IS NOT NULL", name="task_or_deleted"),
+        # What is new since a round is asked every few seconds.
+        Index("ix_annotations_project_id_received_at", "project_id", "received_at"),
+    )
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     task_id: Mapped[int | None] = mapped_column(ForeignKey("tasks.id"), index=True)
     completed_by: Mapped[int | None]
     lead_time_seconds: Mapped[float | None]
@@ -170,7 +200,7 @@ class Mask(Base):
 
     __tablename__ = "masks"
     annotation_id: Mapped[int] = mapped_column(ForeignKey("annotations.id"), primary_key=True)
-    label: Mapped[str] = mapped_column(String(200), primary_key=True)
+    label: Mapped[str] = mapped_column(Text, primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64))
 
 
@@ -196,6 +226,7 @@ class ModelVersion(Base):
     card: Mapped[dict[str, Any]]
     serving: Mapped[bool]
     created_at: Mapped[datetime]
+    pruned_at: Mapped[datetime | None]  # when its checkpoint was removed to make room
 
 
 class Round(Base):
@@ -223,11 +254,13 @@ class Round(Base):
     candidate_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
     incumbent_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
     evaluation: Mapped[dict[str, Any] | None]  # candidate and incumbent on the same held-out items, and the interval
-    left_out: Mapped[dict[str, str] | None]  # task id -> why the round went on without it
+    left_out: Mapped[dict[str, str] | None]  # task id, or "annotation N" -> why it was left out
     published_version: Mapped[str | None] = mapped_column(String(200))
-    claim: Mapped[str | None] = mapped_column(String(64))  # who runs it
-    heartbeat_at: Mapped[datetime | None]
+    claim: Mapped[str | None] = mapped_column(String(64))  # who runs it: host, process and a number drawn once
+    lease_until: Mapped[float | None] = mapped_column(Double)  # nobody else may claim it before; the database's clock
     attempts: Mapped[int]  # crashes since the last finished step
+    hand_backs: Mapped[int] = mapped_column(default=0)  # in a row, for reasons that were not the round's own
+    selected_at: Mapped[datetime | None]  # annotations received before it were looked at
     progress: Mapped[dict[str, Any] | None]
     error: Mapped[str | None] = mapped_column(Text)
     opened_at: Mapped[datetime]
@@ -240,12 +273,39 @@ class RoundItem(Base):
     __tablename__ = "round_items"
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
     annotation_id: Mapped[int] = mapped_column(ForeignKey("annotations.id"), primary_key=True)
-    label: Mapped[str] = mapped_column(String(200), primary_key=True)
+    label: Mapped[str] = mapped_column(Text, primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"), index=True)
     role: Mapped[Role] = mapped_column(_words(Role, "role"))
     image_sha256: Mapped[str] = mapped_column(String(64))
     mask_sha256: Mapped[str] = mapped_column(String(64))
     prompt: Mapped[str] = mapped_column(Text)
+    # A mask made of several people's: annotation id -> sha256 of its mask; None: it is the annotation's own.
+    sources: Mapped[dict[str, str] | None]
+
+
+class Shard(Base):
+    """Some tasks of a round's rescoring: what one process of one machine takes at a time."""
+
+    __tablename__ = "shards"
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    task_ids: Mapped[list[int]]
+    claim: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[float | None] = mapped_column(Double)
+    attempts: Mapped[int] = mapped_column(default=0)
+    done: Mapped[bool] = mapped_column(default=False)
+
+
+class Worker(Base):
+    """A running worker process, as it last said of itself."""
+
+    __tablename__ = "workers"
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)  # host and process
+    lanes: Mapped[str] = mapped_column(String(200))
+    device: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    started_at: Mapped[datetime]
+    seen: Mapped[float] = mapped_column(Double)  # seconds since the epoch, the database's clock
 
 
 class Prediction(Base):

@@ -132,6 +132,10 @@ class Wardround:
             "WARDROUND_WEBHOOK_SECRET": self.webhook_secret,
             "WARDROUND_ANNOTATIONS_PER_ROUND": str(self.annotations_per_round),
             "WARDROUND_RECONCILE_SECONDS": "5",
+            "WARDROUND_TICK_SECONDS": "2",
+            "WARDROUND_DEBOUNCE_SECONDS": "1",
+            # A demo has few images: a team would not decide on so little.
+            "WARDROUND_MIN_HELD_OUT": "3",
             "WARDROUND_TRAIN_TIME_LIMIT_SECONDS": "60",
             "PYTHONUNBUFFERED": "1",
         }

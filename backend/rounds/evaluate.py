@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from backend.rounds.job import Job, Write, nothing
@@ -26,12 +27,21 @@ def step(job: Job) -> Write:
     if not items:
         return nothing
     examples = examples_of(job, items, groups)
-    evaluation: dict[str, Any] = {"items": [[item.task_id, item.label] for item in items]}
+    evaluation: dict[str, Any] = {
+        "items": [[item.task_id, item.label] for item in items],
+        "groups": _numbered([groups[item.task_id] for item in items]),
+    }
     for name, version in (("incumbent", incumbent), ("candidate", candidate)):
         if version is not None:
             job.claim.report(f"evaluate {name}", 0, len(examples))
             evaluation[name] = _metrics(job.ctx.serving.load(version).segmenter, examples)
     return lambda _s: {"evaluation": evaluation}
+
+
+def _numbered(keys: Sequence[str]) -> list[int]:
+    """Which items share a group, without the group's name: it may name a patient, and evaluations are read widely."""
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return [numbers[key] for key in keys]
 
 
 def _metrics(segmenter: Segmenter, examples: list[Example]) -> dict[str, Any]:

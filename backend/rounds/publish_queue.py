@@ -35,7 +35,7 @@ class Place:
 def step(job: Job) -> Write:
     """Publish under a name of its own, switch Label Studio over, compare; then the version serves."""
     with job.ctx.store.read() as s:
-        version = version_to_serve(s, job)
+        version = version_to_serve(s, job.round)
         tasks = projects.unlabelled_tasks(s, job.project.id)
         stored = predictions.of_tasks(s, version.id, [task.id for task in tasks]) if version else {}
     queue = rank(job, tasks, stored)
@@ -128,6 +128,8 @@ def _push(job: Job, name: str, queue: Sequence[Place], stored: dict[int, Predict
     job.claim.report("publish", 0, len(items))
     if items:
         label_studio.import_predictions(job.project.id, items)
+        # The import takes its time, and a round that was cancelled meanwhile must not decide what is served.
+        job.claim.confirm()
         label_studio.update_project(
             job.project.id, model_version=name, sampling="Uncertainty sampling", show_collab_predictions=True
         )
@@ -143,6 +145,7 @@ def _compare(job: Job, queue: Sequence[int]) -> None:
     problem = differs(queue, served, waiting)
     if problem is None:
         return
+    job.claim.confirm()
     label_studio.update_project(project_id, model_version=job.project.published_version or "")
     raise QueueMismatch(
         f"{problem}; check in project {project_id} that sampling is 'Uncertainty sampling' and that nothing else "
@@ -164,6 +167,7 @@ def _forget(job: Job, names: set[str]) -> None:
     The last one stays: an annotator may be editing one of its pre-annotations, and submitting names it as parent.
     """
     for name in sorted(name for name in names if name.startswith(PREFIX)):
+        job.claim.confirm()  # another round may have published one of them by now
         try:
             job.ctx.label_studio.delete_model_version(job.project.id, name)
         except WardroundError as error:

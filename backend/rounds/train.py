@@ -11,13 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.errors import RoundError
+from backend.files import writing
+from backend.predictions import image_of
+from backend.rounds import lineage
 from backend.rounds.job import Job, Write, nothing
 from backend.serving import Served
-from backend.store import Session, predictions, rounds
+from backend.store import Session, predictions, projects, rounds
 from backend.tables import Role, Round, RoundItem
 
 if TYPE_CHECKING:
-    from model import Example, Progress, Segmenter, TrainConfig
+    from model import Example, ModelConfig, Progress, Segmenter, TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +41,9 @@ def step(job: Job) -> Write:
     work = _work(job)
     started = time.monotonic()
     config = train_config(job)
-    trained = _fine_tune(job, _start(job, incumbent), examples, config, work / "training-state")
+    clock = lineage.Clock(work / "clock.txt")
+    with writing(job.ctx.files.folder):
+        trained = _fine_tune(job, _start(job, incumbent), examples, config, work / "training-state", clock)
     card = {
         "project": job.project.id,
         "round": job.round.number,
@@ -47,8 +53,15 @@ def step(job: Job) -> Write:
         "data_sha256": data_sha256(items),
         "train_config": config.to_dict(),
         "seconds": round(time.monotonic() - started, 1),
+        # What it takes to train it again: see lineage.py.
+        "code": lineage.code_version(),
+        "begun_from": None if incumbent else _beginning(job).to_dict(),
+        "begun_with_seed": None if incumbent else _first_seed(job),
+        "threads": lineage.threads(),
+        "clock": clock.that_mattered(config),
     }
-    trained.save(work / "candidate.safetensors", card)
+    with writing(job.ctx.files.folder):
+        trained.save(work / "candidate.safetensors", card)
     checkpoint_sha256 = job.ctx.files.put_checkpoint(work / "candidate.safetensors")
 
     def write(s: Session) -> dict[str, Any]:
@@ -76,23 +89,33 @@ def _work(job: Job) -> Path:
     return job.ctx.files.work(f"round-{job.round.id}")
 
 
-def _fine_tune(job: Job, start: Segmenter, examples: list[Example], config: TrainConfig, state: Path) -> Segmenter:
+def _fine_tune(
+    job: Job, start: Segmenter, examples: list[Example], config: TrainConfig, state: Path, clock: lineage.Clock
+) -> Segmenter:
     """Go on from the state a killed process left; begin anew when it is damaged or of other settings."""
     from model import CheckpointUnreadable, ResumeMismatch, fine_tune
 
     try:
-        return fine_tune(start, examples, config, on_progress=_reporter(job), resume_from=state)
+        return fine_tune(start, examples, config, on_progress=_reporter(job, clock), resume_from=state)
     except (CheckpointUnreadable, ResumeMismatch) as error:
         log.warning("round %s trains from the beginning: %s", job.round.id, error)
         state.unlink()
-        return fine_tune(start, examples, config, on_progress=_reporter(job), resume_from=state)
+        clock.forget()
+        return fine_tune(start, examples, config, on_progress=_reporter(job, clock), resume_from=state)
 
 
 def examples_of(job: Job, items: Sequence[RoundItem], groups: dict[int, str]) -> list[Example]:
-    """The items as files that the model room can read; the group of each task rides along."""
+    """The items as files that the model room can read; the group of each task rides along.
+
+    An image that left the cache since it was frozen is fetched again; RoundError when it is another one by now.
+    """
     from model import Example
 
     files = job.ctx.files
+    _bring_back_images(job, items)
+    for item in items:  # what changed on disk is fetched again, or named before hours of training
+        files.check("images", item.image_sha256)
+        files.check("masks", item.mask_sha256)
     return [
         Example(
             image=files.path("images", item.image_sha256),
@@ -102,6 +125,18 @@ def examples_of(job: Job, items: Sequence[RoundItem], groups: dict[int, str]) ->
         )
         for item in items
     ]
+
+
+def _bring_back_images(job: Job, items: Sequence[RoundItem]) -> None:
+    gone = {item.task_id: item for item in items if not job.ctx.files.has("images", item.image_sha256)}
+    with job.ctx.store.read() as s:
+        tasks = projects.tasks(s, sorted(gone))
+    for task_id, item in gone.items():
+        if image_of(job.ctx, tasks[task_id]) != item.image_sha256:
+            raise RoundError(
+                f"the image of task {task_id} left the cache and is another one, or unusable, in Label Studio now; "
+                "start a round anew"
+            )
 
 
 def train_config(job: Job) -> TrainConfig:
@@ -117,17 +152,26 @@ def train_config(job: Job) -> TrainConfig:
 
 
 def _start(job: Job, incumbent: Served | None) -> Segmenter:
-    from model import ModelConfig
-
     if incumbent is not None:
         return incumbent.segmenter
-    return job.ctx.serving.create(ModelConfig(backbone=job.ctx.settings.backbone), seed=job.project.id)
+    return job.ctx.serving.create(_beginning(job), seed=_first_seed(job))
 
 
-def _reporter(job: Job) -> Callable[[Progress], None]:
+def _beginning(job: Job) -> ModelConfig:
+    from model import ModelConfig
+
+    return ModelConfig(backbone=job.ctx.settings.backbone)
+
+
+def _first_seed(job: Job) -> int:
+    return job.project.id
+
+
+def _reporter(job: Job, clock: lineage.Clock) -> Callable[[Progress], None]:
     row: Round = job.round
 
     def report(progress: Progress) -> None:
+        clock.note(progress.step, progress.seconds)
         job.claim.report(
             "train", progress.step, progress.max_steps, epoch=progress.epoch, loss=round(progress.loss, 4),
             eta_seconds=round(progress.eta_seconds, 1), round=row.number,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import Select, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from backend.errors import NotFound
@@ -24,6 +24,22 @@ def version(s: Session, version_id: int) -> ModelVersion:
 def serving(s: Session, project_id: int) -> ModelVersion | None:
     wanted = select(ModelVersion).where(ModelVersion.project_id == project_id, ModelVersion.serving)
     return s.scalars(wanted).first()
+
+
+def by_number(s: Session, project_id: int, number: int) -> ModelVersion:
+    """A project's version by the number people know it by."""
+    wanted = select(ModelVersion).where(ModelVersion.project_id == project_id, ModelVersion.number == number)
+    row = s.scalars(wanted).first()
+    if row is None:
+        raise NotFound(
+            f"project {project_id} has no model version {number}; `wardround versions {project_id}` lists them"
+        )
+    return row
+
+
+def versions(s: Session, project_id: int) -> Sequence[ModelVersion]:
+    wanted = select(ModelVersion).where(ModelVersion.project_id == project_id)
+    return s.scalars(wanted.order_by(ModelVersion.number)).all()
 
 
 def add_version(
@@ -55,11 +71,22 @@ def of_tasks(s: Session, version_id: int, task_ids: Sequence[int]) -> dict[int, 
 
 def tasks_without(s: Session, project_id: int, version_id: int) -> Sequence[Task]:
     """Sound tasks of the project that the version has not scored, by id."""
+    return s.scalars(_without(version_id).where(Task.project_id == project_id).order_by(Task.id)).all()
+
+
+def unscored(s: Session, version_id: int, task_ids: Sequence[int]) -> list[Task]:
+    """Of some tasks the sound ones that the version has not scored, by id."""
+    found: list[Task] = []
+    for chunk in chunks(task_ids):
+        found += s.scalars(_without(version_id).where(Task.id.in_(chunk)).order_by(Task.id))
+    return found
+
+
+def _without(version_id: int) -> Select[Any]:
     predicted = exists().where(
         Prediction.task_id == Task.id, Prediction.model_version_id == version_id, Prediction.score.is_not(None)
     )
-    wanted = select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None), Task.problem.is_(None))
-    return s.scalars(wanted.where(~predicted).order_by(Task.id)).all()
+    return select(Task).where(Task.deleted_at.is_(None), Task.problem.is_(None), ~predicted)
 
 
 def add(s: Session, rows: Iterable[dict[str, Any]]) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from backend.errors import NotConnected, NotFound
 from backend.tables import Annotation, Base, Project, Task
+
+T = TypeVar("T")
 
 _CHUNK = 500  # SQLite bounds the number of parameters in one statement
 
@@ -42,8 +44,9 @@ def change(s: Session, project_id: int, **values: Any) -> None:
 
 def add_tasks(s: Session, rows: Iterable[dict[str, Any]]) -> None:
     """Insert tasks that are not known yet; a known task keeps its group and its side of the held-out line."""
-    for row in rows:
-        s.execute(insert_ignoring(s, Task, row))
+    # By id, so that two processes that bring the same tasks never wait for each other in a circle.
+    for chunk in chunks(sorted(rows, key=lambda row: row["id"])):
+        s.execute(insert_ignoring(s, Task, chunk))
 
 
 def task(s: Session, task_id: int) -> Task:
@@ -60,10 +63,36 @@ def tasks(s: Session, task_ids: Sequence[int]) -> dict[int, Task]:
     return found
 
 
+def images(s: Session, task_ids: Sequence[int]) -> dict[int, str | None]:
+    """Those of the tasks that are known, with the sha256 of their image where it has been fetched."""
+    found: dict[int, str | None] = {}
+    for chunk in chunks(task_ids):
+        rows = s.execute(select(Task.id, Task.image_sha256).where(Task.id.in_(chunk)))
+        found.update((task_id, sha256) for task_id, sha256 in rows)
+    return found
+
+
 def all_tasks(s: Session, project_id: int) -> Sequence[Task]:
     return s.scalars(
         select(Task).where(Task.project_id == project_id, Task.deleted_at.is_(None)).order_by(Task.id)
     ).all()
+
+
+def has_tasks(s: Session, project_id: int) -> bool:
+    there = select(Task.id).where(Task.project_id == project_id, Task.deleted_at.is_(None)).limit(1)
+    return s.scalar(there) is not None
+
+
+def count_tasks(s: Session, project_id: int) -> int:
+    """How many tasks the project has, as far as we know."""
+    alive = Task.project_id == project_id, Task.deleted_at.is_(None)
+    return s.scalar(select(func.count()).select_from(Task).where(*alive)) or 0
+
+
+def task_ids(s: Session, project_id: int, created_before: datetime) -> set[int]:
+    """Tasks that are not deleted and came before a time."""
+    wanted = Task.project_id == project_id, Task.deleted_at.is_(None), Task.created_at < created_before
+    return set(s.scalars(select(Task.id).where(*wanted)))
 
 
 def unlabelled_tasks(s: Session, project_id: int) -> Sequence[Task]:
@@ -88,13 +117,15 @@ def mark_tasks_deleted(s: Session, task_ids: Sequence[int], now: datetime) -> No
         s.execute(update(Task).where(Task.id.in_(chunk), Task.deleted_at.is_(None)).values(deleted_at=now))
 
 
-def insert_ignoring(s: Session, table: type[Base], values: dict[str, Any]) -> Any:
-    """INSERT that leaves an existing row alone, in the words of the session's database."""
+def insert_ignoring(s: Session, table: type[Base], values: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
+    """INSERT of one row or of several that leaves existing rows alone, in the words of the session's database."""
     # Both dialects spell it the same, but neither shares the method with the plain insert.
     insert: Any = postgresql.insert if s.get_bind().dialect.name == "postgresql" else sqlite.insert
-    return insert(table).values(**values).on_conflict_do_nothing()
+    # One row as itself: SQLAlchemy keeps that statement compiled, and a webhook brings one at a time.
+    given = values[0] if isinstance(values, Sequence) and len(values) == 1 else values
+    return insert(table).values(given).on_conflict_do_nothing()
 
 
-def chunks(ids: Sequence[int]) -> Iterable[Sequence[int]]:
-    for start in range(0, len(ids), _CHUNK):
-        yield ids[start : start + _CHUNK]
+def chunks(rows: Sequence[T]) -> Iterable[Sequence[T]]:
+    for start in range(0, len(rows), _CHUNK):
+        yield rows[start : start + _CHUNK]
