@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from backend.errors import SchemaTooNew
 from backend.store import Session, Store
-from backend.tables import FINISHED, Arm, Base, Mask, Query, Round, RoundStatus
+from backend.tables import FINISHED, MOVES, Arm, Base, Mask, Query, Round, RoundStatus, Trigger, Verdict
 from tests.backend.rows import NOW, SHA256, a_round, annotation, fill, prediction, project, task, version
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,15 +167,54 @@ def test_rounds_of_two_projects_run_side_by_side(migrated: Store) -> None:
         s.add_all([a_round(project_id=n, status=RoundStatus.opened) for n in (1, 2)])
 
 
-def test_a_round_that_ends_makes_room_and_cannot_begin_again(migrated: Store) -> None:
+@pytest.mark.parametrize("ending", FINISHED)
+def test_a_round_that_ends_makes_room_and_cannot_begin_again(migrated: Store, ending: RoundStatus) -> None:
     _with_project(migrated)
     with migrated.begin() as s:
-        s.add_all([a_round(id=1, number=1, status=RoundStatus.opened), a_round(id=2, number=2)])
+        s.add(a_round(id=1, number=1, status=RoundStatus.rescored))
     with pytest.raises(IntegrityError), migrated.begin() as s:
-        s.execute(text("UPDATE rounds SET status = 'selected' WHERE id = 2"))
+        s.add(a_round(id=2, number=2, status=RoundStatus.opened))
     with migrated.begin() as s:
-        s.execute(text("UPDATE rounds SET status = 'failed' WHERE id = 1"))
-        s.execute(text("UPDATE rounds SET status = 'selected' WHERE id = 2"))
+        s.execute(text("UPDATE rounds SET status = :to WHERE id = 1"), {"to": ending.value})
+        s.add(a_round(id=2, number=2, status=RoundStatus.opened))
+    for again in RoundStatus:
+        if again is not ending:
+            with pytest.raises(IntegrityError), migrated.begin() as s:
+                s.execute(text("UPDATE rounds SET status = :to WHERE id = 1"), {"to": again.value})
+
+
+@pytest.mark.parametrize("came_from", list(RoundStatus))
+def test_a_round_moves_only_as_rounds_do(migrated: Store, came_from: RoundStatus) -> None:
+    """Whatever process writes, with whatever code: the database refuses."""
+    _with_project(migrated)
+    legal = {came_from}
+    if came_from not in FINISHED:
+        legal |= {MOVES[came_from], RoundStatus.failed, RoundStatus.cancelled}
+    for number, to in enumerate(RoundStatus):
+        with migrated.begin() as s:
+            s.execute(text("DELETE FROM rounds"))
+            s.add(a_round(id=1, number=number, status=came_from))
+        try:
+            with migrated.begin() as s:
+                s.execute(text("UPDATE rounds SET status = :to WHERE id = 1"), {"to": to.value})
+            moved = True
+        except IntegrityError:
+            moved = False
+        assert moved == (to in legal), f"{came_from} to {to}"
+
+
+def test_what_the_older_schema_cannot_say_becomes_the_nearest_that_it_can(store: Store) -> None:
+    with store.begin() as s:
+        s.add(a_round(number=1, status=RoundStatus.cancelled, trigger=Trigger.rollback, verdict=Verdict.restored))
+    store.migrate("0002")
+    with store.begin() as s:
+        told = s.execute(text('SELECT status, "trigger", verdict, error FROM rounds ORDER BY number')).all()
+    assert [tuple(row) for row in told] == [
+        ("done", "first", "promoted", None), ("failed", "request", "promoted", "it was cancelled"),
+    ]  # fmt: skip
+    store.migrate()
+    store.check()
+    assert counts(store) == dict.fromkeys(TABLES, 1) | {"rounds": 2, "shards": 0, "workers": 0}
 
 
 def test_one_version_serves_a_project(migrated: Store) -> None:

@@ -48,6 +48,9 @@ class Product(Wardround):
             # The commands of this checkout, wherever the environment was installed from.
             "PYTHONPATH": str(ROOT),
             "WARDROUND_RECONCILE_SECONDS": "3",
+            "WARDROUND_TICK_SECONDS": "1",
+            "WARDROUND_DEBOUNCE_SECONDS": "0",
+            "WARDROUND_MIN_HELD_OUT": "1",
             "WARDROUND_LEASE_SECONDS": "8",
             "WARDROUND_TRAIN_MAX_STEPS": "50",
             # Steps end the training, not time: the weights are the same on a busy machine.
@@ -175,14 +178,14 @@ class Running:
 
     def annotation(self, annotation_id: int) -> Annotation | None:
         with self.store.read() as s:
-            return annotation_rows.known(s, annotation_id)
+            return s.get(Annotation, annotation_id)
 
     def of_task(self, task_id: int) -> Annotation | None:
         """The annotation of a task that was answered once."""
         with self.store.read() as s:
             ids = annotation_rows.alive_ids(s, [task_id])
             assert len(ids) <= 1, f"task {task_id} has annotations {ids}"
-            return annotation_rows.known(s, ids.pop()) if ids else None
+            return s.get(Annotation, ids.pop()) if ids else None
 
     def annotation_ids(self) -> set[int]:
         with self.store.read() as s:

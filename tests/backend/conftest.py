@@ -63,6 +63,8 @@ def world(store: Store, tmp_path: Path) -> World:
         api_token=SecretStr("the-api-token"),
         webhook_secret=SecretStr("the-webhook-secret"),
         annotations_per_round=4,
+        debounce_seconds=0,
+        min_held_out=1,
         held_out_share=0.3,
         n_draws=2,
         max_draws=2,
@@ -80,7 +82,7 @@ def world(store: Store, tmp_path: Path) -> World:
         files=files,
         label_studio=label_studio,  # type: ignore[arg-type]
         serving=Serving(store, files, settings.device),
-        enqueue=lambda *message: sent.append(message),
+        enqueue=lambda *message, **_: sent.append(message),
         now=lambda: datetime.now(UTC) + clock[0],
     )
     with store.begin() as s:

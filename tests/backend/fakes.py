@@ -87,7 +87,8 @@ class FakeLabelStudio:
 
     def project(self, project_id: int) -> dict[str, Any]:
         self._answer()
-        return {"id": project_id, "title": "fake", "label_config": self.label_config} | self.settings
+        fields = {"title": "fake", "label_config": self.label_config, "task_number": len(self.task_rows)}
+        return {"id": project_id} | fields | self.settings
 
     def update_project(self, project_id: int, **fields: Any) -> dict[str, Any]:
         self._answer()

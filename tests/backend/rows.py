@@ -18,9 +18,11 @@ from backend.tables import (
     Round,
     RoundItem,
     RoundStatus,
+    Shard,
     Task,
     Trigger,
     Verdict,
+    Worker,
 )
 
 NOW = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
@@ -81,6 +83,8 @@ def fill(s: Session) -> None:
         RoundItem(role=Role.train, mask_sha256=SHA256, prompt="a lesion", **item),
         prediction(),
         Query(round_id=1, rank=0, task_id=1, arm=Arm.strategy),
+        Shard(round_id=1, number=0, task_ids=[1]),
+        Worker(name="host:1", lanes="scoring", device="cpu", version="0.1.0", started_at=NOW, seen=0.0),
     ):
         s.add(row)
         s.flush()

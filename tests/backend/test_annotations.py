@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from backend import annotations
 from backend.label_studio.payloads import Event
 from backend.store import annotations as rows
 from backend.store import projects
-from backend.tables import Annotation, Mask, Task
+from backend.tables import Annotation, Mask, Round, Task
 from tests.backend.conftest import World
 from tests.backend.fakes import SIDE, true_mask
+from tests.backend.rows import NOW, a_round, annotation, task
+from tests.backend.test_consensus import select_a_round
 
 PROJECT = 1
 
@@ -229,8 +232,8 @@ def test_the_held_out_line_follows_the_group_and_never_moves(world: World) -> No
     sides = {group: {held for key, held in before.values() if key == group} for group, _ in before.values()}
     assert all(len(side) == 1 for side in sides.values())
     assert {True, False} == set().union(*sides.values())
-    for task_id, task in fake.task_rows.items():
-        fake.task_rows[task_id] = replace(task, data=task.data | {"group": "one for all"})
+    for task_id, known in fake.task_rows.items():
+        fake.task_rows[task_id] = replace(known, data=known.data | {"group": "one for all"})
         fake.touched[task_id] = fake.tick()
     world.pull()
     with world.ctx.store.read() as s:
@@ -243,3 +246,86 @@ def test_the_held_out_share_is_met_over_many_groups() -> None:
     wider = [annotations.is_held_out(f"patient {i}", 0.3) for i in range(20_000)]
     # A larger share only adds groups: none that was held out is ever trained on.
     assert all(later for first, later in zip(held, wider, strict=True) if first)
+
+
+# ------------------------------------------------------------------------------------------------------------ news
+
+
+def news_of(world: World, since: Round | None, threshold: int = 1, slot: datetime | None = None) -> rows.News:
+    with world.ctx.store.read() as s:
+        return rows.news(s, PROJECT, since, threshold, slot)
+
+
+@pytest.mark.parametrize("consensus", ["latest", "majority", "staple"])
+def test_what_a_round_has_seen_is_no_news_whether_it_was_used_or_not(world: World, consensus: str) -> None:
+    fake = world.label_studio
+    for task_id in range(1, 7):
+        fake.add_task(task_id, content=b"no image" if task_id == 6 else None)
+        fake.annotate(10 + task_id, task_id, completed_by=1)
+        wide = np.ones((SIDE, 2 * SIDE), dtype=bool) if task_id == 5 else None
+        fake.annotate(20 + task_id, task_id, mask=wide, completed_by=1 + task_id % 2)
+    world.pull()
+    assert news_of(world, None).count == 12
+    row = select_a_round(world, consensus=consensus)
+    assert row.left_out and "6" in row.left_out
+    assert news_of(world, row) == rows.News(0)
+    world.pass_time(minutes=10)
+    assert news_of(world, row) == rows.News(0)
+    fake.annotate(21, 1, mask=~true_mask(1))
+    fake.annotate(30, 5)
+    world.pull()
+    assert news_of(world, row).count == 2
+
+
+def test_what_was_written_while_a_round_looked_is_news(world: World) -> None:
+    """It was received before the round read, and committed after: by its time alone nobody would ever count it."""
+    fake = world.label_studio
+    fake.add_task(1)
+    fake.add_task(2)
+    annotations.receive(world.ctx, event(world, fake.annotate(1, 1)))
+    before = world.ctx.now()
+    world.pass_time(minutes=0.5)
+    row = select_a_round(world)
+    slow = replace(world.ctx, now=lambda: before)
+    annotations.receive(slow, event(world, fake.annotate(2, 2), fake.annotate(3, 1)))
+    assert news_of(world, row, threshold=2) == rows.News(2, before, before, 0)
+
+
+def test_news_of_a_round_that_was_cancelled_before_it_looked_begins_with_its_end(world: World) -> None:
+    fake = world.label_studio
+    fake.add_task(1)
+    annotations.receive(world.ctx, event(world, fake.annotate(1, 1)))
+    cancelled = a_round(selected_at=None, finished_at=world.ctx.now())
+    assert news_of(world, cancelled) == rows.News(0)
+    annotations.receive(world.ctx, event(world, fake.annotate(2, 1)))
+    assert news_of(world, cancelled).count == 1
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    received=st.lists(st.tuples(st.integers(-200, 200), st.integers(0, 300), st.booleans()), max_size=12),
+    threshold=st.integers(1, 6),
+    slot=st.none() | st.integers(-200, 200),
+    selected=st.none() | st.just(0),
+)
+def test_news_is_counted_as_one_would_by_hand(
+    world: World, received: list[tuple[int, int, bool]], threshold: int, slot: int | None, selected: int | None
+) -> None:
+    _forget_everything(world)
+    with world.ctx.store.begin() as s:
+        s.add(task(image_sha256=None, prompt=None))
+        s.flush()
+        for number, (at, age, skipped) in enumerate(received, start=1):
+            times = {"received_at": NOW + timedelta(seconds=at), "updated_at": NOW + timedelta(seconds=at - age)}
+            s.add(annotation(id=number, skipped=skipped, **times))
+    since = None if selected is None else a_round(id=77, selected_at=NOW + timedelta(seconds=selected))
+    slot_at = None if slot is None else NOW + timedelta(seconds=slot)
+    # Nothing was taken by that round, so what came within a minute of its looking it may have missed.
+    new = sorted((at, age) for at, age, skipped in received if not skipped and (since is None or at > -60))
+    arrivals = [NOW + timedelta(seconds=at) for at, _ in new]
+    assert news_of(world, since, threshold, slot_at) == rows.News(
+        len(new),
+        arrivals[-1] if arrivals else None,
+        arrivals[threshold - 1] if len(arrivals) >= threshold else None,
+        sum(slot is not None and at - age <= slot for at, age in new),
+    )

@@ -3,17 +3,21 @@
 import base64
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
+from structlog.contextvars import get_contextvars
 
 from backend import annotations, app, predictions, report
+from backend import rounds as journeys
 from backend.app import create_app
 from backend.connect import SECRET_HEADER
-from backend.store import projects, rounds
+from backend.files import Files
+from backend.store import Store, projects, rounds
 from backend.tables import Annotation, Trigger
 from tests.backend.conftest import World
 from tests.backend.web import (
@@ -30,7 +34,7 @@ from tests.backend.web import (
 )
 
 PROJECT = 1
-OPEN = {"/", "/health"}
+OPEN = {"/", "/health", "/ready"}
 # What a door does is the same whatever database stands behind it.
 on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 
@@ -73,9 +77,122 @@ def guarded(client: TestClient) -> list[tuple[str, str]]:
 def test_health_is_open_and_asks_neither_database_nor_model(world: World) -> None:
     world.ctx.store.close()
     client = TestClient(create_app(replace(world.ctx, store=None, serving=None)))  # type: ignore[arg-type]
-    for path in OPEN:
+    for path in ("/", "/health"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()["status"]) == (200, "UP")
+
+
+def test_ready_when_everything_it_needs_is_there(world: World) -> None:
+    answer = serve(world).get("/ready")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+
+
+@on_sqlite
+def test_not_ready_says_which_part_is_not_and_no_path(world: World, tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("where a folder should be")
+    full = world.ctx.settings.model_copy(update={"min_free_disk_bytes": 2**62})
+    broken = Files(tmp_path / "a file" / "files", max_image_pixels=1)
+    for changed in ({"settings": full}, {"files": broken}):
+        answer = TestClient(create_app(replace(world.ctx, **changed))).get("/ready")
+        assert answer.status_code == 503
+        assert answer.json().keys() == {"status", "data_folder"}
+        assert str(tmp_path) not in answer.text
+
+
+def test_a_database_that_is_behind_or_does_not_answer_is_not_ready(world: World, tmp_path: Path) -> None:
+    world.ctx.store.migrate("0002")
+    client = serve(world)
+    behind = client.get("/ready")
+    world.ctx.store.migrate("base")
+    assert "0003" in behind.json()["database"]
+    for answer in (behind, client.get("/ready"), _ready_with(world, "postgresql://a:secret@127.0.0.1:9/none")):
+        assert answer.status_code == 503
+        assert answer.json().keys() == {"status", "database"}
+        assert "secret" not in answer.text
+
+
+def _ready_with(world: World, url: str) -> Any:
+    store = Store(url)
+    try:
+        return TestClient(create_app(replace(world.ctx, store=store))).get("/ready")
+    finally:
+        store.close()
+
+
+@on_sqlite
+def test_every_answer_names_its_request_and_a_strange_name_is_replaced(
+    world: World,
+) -> None:
+    client = serve(world)
+    assert client.get("/health", headers={"X-Request-ID": "from-a.proxy_7"}).headers["X-Request-ID"] == "from-a.proxy_7"
+    names = [client.get("/versions", headers={"X-Request-ID": name}).headers["X-Request-ID"] for name in BAD_NAMES]
+    assert not set(names) & set(BAD_NAMES)
+    assert len(set(names)) == len(BAD_NAMES)
+    assert client.get("/health").headers["X-Request-ID"]
+
+
+BAD_NAMES = ["", "two words", "x" * 65, "a;drop", "<b>"]
+
+
+@on_sqlite
+def test_lines_of_a_request_say_which_request_project_and_task_they_are_about(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+    world.label_studio.add_task(5)
+
+    def receive(*_: Any) -> bool:
+        seen.append(get_contextvars())
+        return True
+
+    def answer(*_: Any) -> bytes:
+        seen.append(get_contextvars())
+        return b"{}"
+
+    monkeypatch.setattr(annotations, "receive", receive)
+    monkeypatch.setattr(predictions, "answer", answer)
+    client = serve(world)
+    named = {"X-Request-ID": "r1"}
+    client.post("/webhook", json=annotation_body(world, 9, 5), headers=HOOK | named)
+    client.post("/predict", json=predict_body(world, 5), headers=BEARER | named)
+    world.label_studio.add_task(6)
+    client.post("/predict", json=predict_body(world, 5, 6), headers=BEARER | named)
+    one = {"request": "r1", "project": PROJECT, "task": 5}
+    assert seen == [one, one, {"request": "r1", "project": PROJECT}]
+    assert get_contextvars() == {}
+
+
+@on_sqlite
+def test_a_lead_cancels_a_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(journeys, "cancel", lambda _ctx, round_id: asked.append(round_id), raising=False)
+    client = serve(world)
+    client.headers = BEARER
+    started = client.post("/api/projects/1/rounds").json()["id"]
+    answer = client.post(f"/api/rounds/{started}/cancel")
+    assert (answer.status_code, answer.json()["id"], asked) == (200, started, [started])
+    assert client.post("/api/rounds/none/cancel").status_code == 422
+
+
+@on_sqlite
+def test_a_lead_rolls_back_to_a_version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve(world)
+    client.headers = BEARER
+    started = client.post("/api/projects/1/rounds").json()["id"]
+    asked: list[tuple[int, int]] = []
+
+    def roll_back(_ctx: Any, project_id: int, number: int) -> int:
+        asked.append((project_id, number))
+        return int(started)
+
+    monkeypatch.setattr(journeys, "roll_back", roll_back, raising=False)
+    answer = client.post("/api/projects/1/rollback", json={"version": 3})
+    assert (answer.status_code, answer.json()["id"], asked) == (201, started, [(1, 3)])
+    bad: list[Any] = [{}, [], {"version": "3"}, {"version": 0}, {"version": True}, {"version": 1.0}, {"version": 2**31}]
+    for body in bad:
+        refused = client.post("/api/projects/1/rollback", json=body)
+        assert (refused.status_code, refused.json()["error"]) == (400, "BadPayload")
+    assert len(asked) == 1
 
 
 @on_sqlite

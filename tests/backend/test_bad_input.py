@@ -18,9 +18,10 @@ from backend.label_studio.payloads import Event
 from backend.store import annotations as annotation_rows
 from backend.store import projects
 from backend.store import rounds as round_rows
-from backend.tables import Annotation, RoundStatus, Task
+from backend.tables import MOVES, Annotation, RoundStatus, Task, Verdict
 from tests.backend.conftest import World
 from tests.backend.fakes import LABEL_CONFIG, SIDE, png
+from tests.backend.test_rounds import end_lease
 from tests.backend.web import BEARER, HOOK, annotation_body, predict_body, serve
 
 PROJECT = 1
@@ -112,7 +113,8 @@ def test_a_round_goes_on_without_broken_tasks_and_says_which(world: World) -> No
         fake.annotate(task_id, task_id, mask=mask)
     world.pull()
     summary = run_a_round(world)
-    assert (summary["status"], summary["verdict"]) == ("done", "promoted")
+    # Nothing is held out here, so nothing is promoted; it was trained all the same.
+    assert (summary["status"], summary["verdict"], summary["candidate"]["number"]) == ("done", "kept", 1)
     assert {item["task_id"] for item in summary["items"]} == {good}
     left_out = summary["left_out"]
     assert set(left_out) == {str(task_id) for task_id in tasks[1:]}
@@ -130,7 +132,12 @@ def rounds_list(world: World) -> list[dict[str, Any]]:
     return report.rounds_of(world.ctx, PROJECT)
 
 
-def test_broken_tasks_that_nobody_annotated_are_served_last_and_stop_nothing(world: World) -> None:
+def test_broken_tasks_that_nobody_annotated_are_served_last_and_stop_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backend.rounds import promote
+
+    monkeypatch.setattr(promote, "decide", lambda **_: promote.Decision(Verdict.promoted, "by the test"))
     fake = world.label_studio
     ids = training_tasks(world, 4)
     fake.images[fake.task_rows[ids[0]].image_url] = huge_png()
@@ -310,12 +317,15 @@ def test_an_expired_token_hands_the_round_back_with_a_clear_error_and_loses_noth
     round_id = rounds.open_now(world.ctx, PROJECT)
     if status is RoundStatus.rescored:
         with world.ctx.store.begin() as s:
-            round_rows.get(s, round_id).status = status
+            for step in list(MOVES.values())[:-1]:
+                round_rows.get(s, round_id).status = step
+                s.flush()
     with monkeypatch.context() as patched:
         expire(world, patched)
         for _ in range(world.ctx.settings.max_attempts + 2):
             with pytest.raises(LabelStudioUnauthorised):
                 rounds.run(world.ctx, round_id)
+            end_lease(world, round_id)
         (row,) = rounds_list(world)
         assert (row["status"], row["finished_at"]) == (status.value, None)
         assert "token" in row["error"]

@@ -178,7 +178,7 @@ def test_rounds_are_listed_as_json_with_the_documented_keys(on_world: World) -> 
     (row,) = json.loads(run("rounds", "list", "1", "--json"))
     assert set(row) == SUMMARY
     assert (row["number"], row["status"], row["trigger"], row["error"]) == (0, "opened", "request", None)
-    assert json.loads(run("rounds", "show", str(row["id"]))).keys() > SUMMARY
+    assert json.loads(run("rounds", "show", str(row["id"]), "--json")).keys() > SUMMARY
     assert rounds.run(on_world.ctx, row["id"])
     (place,) = json.loads(run("queue", "1", "--json"))
     assert set(place) == {"task_id", "rank", "score", "arm"}
@@ -206,7 +206,7 @@ import sys, time
 from pathlib import Path
 from backend import cli
 from backend.rounds import machine
-from backend.tables import RoundStatus
+from backend.tables import Lane, RoundStatus
 
 busy = Path(sys.argv.pop())
 
@@ -216,7 +216,7 @@ def patient(job):
         job.claim.report("train", done, 10_000)
         time.sleep(0.01)
 
-machine.STEPS[RoundStatus.selected] = (patient, RoundStatus.trained)
+machine.STEPS[RoundStatus.selected] = machine.Step(patient, Lane.training)
 cli.main()
 """
 

@@ -242,6 +242,7 @@ def test_other_fields_are_read_anew_until_a_round_has_trained(ctx: Context, labe
         item.image_sha256 = item.mask_sha256 = "0" * 64
         item.prompt = "a bright disc"
         rows.freeze_items(s, [item])
+        opened.selected_at = ctx.now()
     with pytest.raises(BadSettings, match="leak"):
         connecting.connect(ctx, PROJECT, {}, "group", "hint")
     assert connecting.connect(ctx, PROJECT, {}, "patient", "hint").groups == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from backend.rounds.job import Job, Write
 from backend.rounds.train import data_sha256
 from backend.store import predictions, projects
 from backend.store import rounds as rows
-from backend.tables import Role, RoundStatus, Verdict
+from backend.tables import Lane, Role, RoundStatus, Verdict
 from tests.backend.conftest import World
 from tests.backend.fakes import SIDE
 
@@ -153,12 +153,12 @@ def test_a_process_killed_at_any_step_leaves_a_round_that_ends_the_same(
     annotate_both_sides(world)
     round_id = rounds.open_now(world.ctx, PROJECT)
     steps = dict(machine.STEPS)
-    monkeypatch.setitem(machine.STEPS, status, (_killing(steps[status][0], after), steps[status][1]))
+    monkeypatch.setitem(machine.STEPS, status, replace(steps[status], act=_killing(steps[status].act, after)))
     with pytest.raises(Killed):
         rounds.run(world.ctx, round_id)
     monkeypatch.setitem(machine.STEPS, status, steps[status])
     assert not rounds.run(world.ctx, round_id), "the claim of the dead process still holds"
-    _age_heartbeat(world, round_id)
+    end_lease(world, round_id)
     assert rounds.resume_unclaimed(world.ctx) == [round_id]
     assert rounds.run(world.ctx, round_id)
     summary = in_full(world, round_id)
@@ -183,9 +183,10 @@ def _killing(step: Callable[[Job], Write], after: bool) -> Callable[[Job], Write
     return killed
 
 
-def _age_heartbeat(world: World, round_id: int) -> None:
+def end_lease(world: World, round_id: int) -> None:
+    """As if nobody had given a sign of life for a whole lease, or a handed back round had rested."""
     with world.ctx.store.begin() as s:
-        rows.get(s, round_id).heartbeat_at = datetime(2020, 1, 1, tzinfo=UTC)
+        rows.get(s, round_id).lease_until = 0.0
 
 
 def _published(world: World) -> str:
@@ -213,6 +214,8 @@ def test_label_studio_down_hands_the_round_back_without_counting_against_it(worl
     for _ in range(world.ctx.settings.max_attempts + 2):
         with pytest.raises(LabelStudioUnreachable):
             rounds.run(world.ctx, round_id)
+        assert rounds.resume_unclaimed(world.ctx) == [], "it rests before it is tried again"
+        end_lease(world, round_id)
     world.label_studio.down = False
     assert rounds.run(world.ctx, round_id)
     assert in_full(world, round_id)["status"] == "done"
@@ -225,10 +228,11 @@ def test_a_step_that_always_crashes_fails_the_round_in_words(world: World, monke
     def crash(_job: Job) -> Write:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setitem(machine.STEPS, RoundStatus.selected, (crash, RoundStatus.trained))
+    monkeypatch.setitem(machine.STEPS, RoundStatus.selected, machine.Step(crash, Lane.training))
     for _ in range(world.ctx.settings.max_attempts):
         with pytest.raises(ZeroDivisionError):
             rounds.run(world.ctx, round_id)
+        end_lease(world, round_id)
     with pytest.raises(RoundError):
         rounds.run(world.ctx, round_id)
     summary = in_full(world, round_id)
@@ -264,12 +268,13 @@ def test_two_workers_cannot_hold_one_claim(world: World) -> None:
         assert first.taken
         with Claim(world.ctx, round_id, threading.Event()) as second:
             assert not second.taken
-        _age_heartbeat(world, round_id)
-        now = world.ctx.now()
+        end_lease(world, round_id)
         with world.ctx.store.begin() as s:
-            assert rows.claim(s, round_id, "another", now, now - timedelta(seconds=60))
+            assert rows.claim(s, round_id, "another", 60)
         with world.ctx.store.begin() as s, pytest.raises(ClaimLost):
-            rows.advance(s, round_id, first.owner, RoundStatus.opened, RoundStatus.selected, now)
+            rows.advance(s, round_id, first.owner, RoundStatus.opened, RoundStatus.selected, world.ctx.now())
+        with pytest.raises(ClaimLost):
+            first.confirm()
 
 
 def test_a_broken_image_is_left_out_by_name_and_the_round_goes_on(world: World) -> None:

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from backend import context
+from backend import context, logs
 from backend.errors import BadSettings
 from backend.settings import Settings, load
 
@@ -68,7 +68,9 @@ def test_urls_lose_their_last_slash(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "value"),
     [
         ("API_PORT", "http"), ("API_PORT", "0"), ("API_PORT", "70000"), ("ANNOTATIONS_PER_ROUND", "0"),
-        ("SCHEDULE_HOURS", "-1"), ("HELD_OUT_SHARE", "0"), ("HELD_OUT_SHARE", "1"), ("RANDOM_SHARE", "1"),
+        ("SCHEDULE", "every night"), ("TIME_ZONE", "Nowhere/Land"),
+        ("LANES", "training,teleport"), ("LANES", ","),
+        ("HELD_OUT_SHARE", "0"), ("HELD_OUT_SHARE", "1"), ("RANDOM_SHARE", "1"),
         ("RANDOM_SHARE", "-0.1"), ("N_DRAWS", "0"), ("N_DRAWS", "2.5"), ("TRAIN_TIME_LIMIT_SECONDS", "0"),
         ("LEASE_SECONDS", "soon"), ("RECONCILE_SECONDS", "0"), ("MAX_IMAGE_BYTES", ""), ("LOG_LEVEL", "LOUD"),
     ],
@@ -95,7 +97,7 @@ def test_log_levels_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch, level:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     try:
-        context.set_up_logging(load())
+        logs.set_up(load())
         assert root.level == getattr(logging, level.upper())
     finally:
         root.handlers[:] = before[0]
@@ -128,8 +130,10 @@ def test_settings_do_not_change_underway() -> None:
 def test_every_setting_is_explained_and_spans_of_time_carry_their_unit() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
-        if any(word in name for word in ("time", "schedule", "lease", "reconcile")):
-            assert name.endswith(("_seconds", "_hours")), name
+        if any(word in name for word in ("time_limit", "lease", "reconcile", "tick", "debounce", "pause")):
+            assert name.endswith("_seconds"), name
+        if any(word in name for word in ("cache", "free_disk", "max_image_b")):
+            assert name.endswith("_bytes"), name
 
 
 def test_an_unknown_strategy_is_said_when_a_process_starts(tmp_path: Path) -> None:
