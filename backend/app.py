@@ -4,6 +4,7 @@ import base64
 import binascii
 import hmac
 import logging
+import math
 import os
 import re
 import time
@@ -34,6 +35,8 @@ _MAX_BODY_BYTES = 512_000_000  # one request carries every selected task, predic
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)  # anything else would put foreign words, or lines, into our log
 
+_NUDGE_EVERY_SECONDS = 1.0  # beat's tick finds what a nudge that was spared would have said
+
 Id = Annotated[int, Path(ge=1, lt=2**31)]
 
 
@@ -60,6 +63,20 @@ class _Secrets:
         if kind.lower() == "bearer":
             return _same(value, self._api_token)
         return kind.lower() == "basic" and _same(_password(value), self._api_token)
+
+
+class _Nudges:
+    """Has a worker look whether a round is due; a burst of annotations is one reason, not a hundred messages."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._given: dict[int, float] = {}
+
+    def give(self, project_id: int) -> None:
+        now = time.monotonic()
+        if now - self._given.get(project_id, -math.inf) >= _NUDGE_EVERY_SECONDS:
+            self._given[project_id] = now
+            self._ctx.enqueue("open_if_due", project_id)
 
 
 def create_app(ctx: Context) -> FastAPI:
@@ -125,6 +142,8 @@ def _add_open_routes(app: FastAPI, ctx: Context) -> None:
 
 
 def _add_label_studio_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> None:
+    nudges = _Nudges(ctx)
+
     @app.post("/setup", dependencies=[Depends(secrets.api)])
     def setup(body: Annotated[Any, Depends(_body)]) -> dict[str, str]:
         with ctx.store.read() as s:
@@ -147,7 +166,10 @@ def _add_label_studio_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> N
     def webhook(body: Annotated[Any, Depends(_body)]) -> dict[str, str]:
         event = parse_webhook(body)
         with logs.bound(project=event.project_id, **_only_task(event)):
-            outcome, status = _start_training(ctx, event) if event.action == "START_TRAINING" else _take_in(ctx, event)
+            if event.action == "START_TRAINING":
+                outcome, status = _start_training(ctx, event)
+            else:
+                outcome, status = _take_in(ctx, event, nudges)
         metrics.observed_webhook(event.action, outcome)
         return {"status": status}
 
@@ -221,11 +243,11 @@ def _start_training(ctx: Context, event: Event) -> tuple[str, str]:
     return "opened", "a round was opened"
 
 
-def _take_in(ctx: Context, event: Event) -> tuple[str, str]:
+def _take_in(ctx: Context, event: Event, nudges: _Nudges) -> tuple[str, str]:
     if not annotations.receive(ctx, event):
         return "ignored", "ignored: the project is not connected"
     if event.annotations:
-        ctx.enqueue("open_if_due", event.project_id)
+        nudges.give(event.project_id)
     return "stored", "stored"
 
 

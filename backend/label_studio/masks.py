@@ -24,8 +24,8 @@ _WORD_SIZE = 8
 _RUN_SIZES = np.array([3, 4, 8, 16])
 _LONGEST_RUN = 1 << 16
 _HEADER_BITS = 53
-# A record's head starts at any bit of a byte: 7 + 3 + 16 bits fit in four bytes
-_WINDOW_BYTES = 4
+# A record starts at any bit of a byte: 7 bits, its head of 3 + 16 and its first word of 8 fit in five bytes
+_WINDOW_BYTES = 5
 _REDRAW = "export the mask at the image's natural resolution, or delete the region and paint it again"
 
 
@@ -128,13 +128,26 @@ def _read_runs(data: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.u
     values = bytearray()
     position, end, filled = _HEADER_BITS, len(data) * 8, 0
     data += bytes(_WINDOW_BYTES)
+    read, value_mask = int.from_bytes, (1 << _WORD_SIZE) - 1
+    # One window holds a record's head and its first word. A mask has thousands of records, and an annotator waits.
     while filled < count:
-        repeated, length, position = _read_head(data, position, sizes)
+        window = read(data[position >> 3 : (position >> 3) + _WINDOW_BYTES], "big")
+        left = 8 * _WINDOW_BYTES - (position & 7) - 3
+        head = window >> left
+        size = sizes[head & 3]
+        left -= size
+        length = ((window >> left) & ((1 << size) - 1)) + 1
+        repeated = head & 4
         words = 1 if repeated else length
+        position += 3 + size
         if position + words * _WORD_SIZE > end:
             raise _truncated()
-        values += _words(data, position, words)
-        lengths += [length] if repeated else [1] * length
+        if repeated:
+            lengths.append(length)
+            values.append((window >> (left - _WORD_SIZE)) & value_mask)
+        else:
+            lengths += [1] * length
+            values += _words(data, position, length)
         position += words * _WORD_SIZE
         filled += length
     if filled != count:
@@ -150,22 +163,9 @@ def _run_sizes(data: bytes) -> list[int]:
     return [((header >> shift) & 15) + 1 for shift in (12, 8, 4, 0)]
 
 
-def _read_head(data: bytes, position: int, sizes: list[int]) -> tuple[bool, int, int]:
-    """Whether the record repeats one word, how many words it stands for, and at which bit its words begin."""
-    first, offset = divmod(position, 8)
-    window = int.from_bytes(data[first : first + _WINDOW_BYTES], "big")
-    rest = 8 * _WINDOW_BYTES - offset - 3
-    head = (window >> rest) & 7
-    size = sizes[head & 3]
-    length = ((window >> (rest - size)) & ((1 << size) - 1)) + 1
-    return head >= 4, length, position + 3 + size
-
-
 def _words(data: bytes, position: int, length: int) -> bytes:
     """The ``length`` bytes that start at bit ``position``."""
     first, offset = divmod(position, 8)
-    if length == 1:
-        return bytes([(int.from_bytes(data[first : first + 2], "big") >> (8 - offset)) & 255])
     chunk = np.frombuffer(data, dtype=np.uint8, count=length + 1, offset=first).astype(np.uint16)
     return (((chunk[:-1] << 8) | chunk[1:]) >> (8 - offset)).astype(np.uint8).tobytes()
 

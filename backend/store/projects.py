@@ -123,7 +123,8 @@ def insert_ignoring(s: Session, table: type[Base], values: Mapping[str, Any] | S
     insert: Any = postgresql.insert if s.get_bind().dialect.name == "postgresql" else sqlite.insert
     # One row as itself: SQLAlchemy keeps that statement compiled, and a webhook brings one at a time.
     given = values[0] if isinstance(values, Sequence) and len(values) == 1 else values
-    return insert(table).values(given).on_conflict_do_nothing()
+    # Into the table, not the class: the ORM would add nothing here but time.
+    return insert(table.__table__).values(given).on_conflict_do_nothing()
 
 
 def chunks(rows: Sequence[T]) -> Iterable[Sequence[T]]:
