@@ -77,7 +77,8 @@ def reconcile(ctx: Context, project: Project) -> Pulled:
         until = max([*(found.updated_at for found in changed), *([until] if until else [])])
     tasks = _mark_vanished_tasks(ctx, project, there.get("task_number"), settled)
     with ctx.store.begin() as s:
-        projects.change(s, project.id, reconciled_until=until, reconciled_at=ctx.now())
+        share = _share(ctx, project)
+        projects.change(s, project.id, reconciled_until=until, reconciled_at=ctx.now(), held_out_share=share)
     return Pulled(stored, deleted, tasks)
 
 
@@ -107,7 +108,7 @@ def read_fields_anew(ctx: Context, project: Project) -> None:
     Only before a round has frozen its items: afterwards a task that trained could fall among the held-out ones.
     """
     for batch in _batches(ctx.label_studio.tasks(project.id)):
-        rows = [task_row(project, found.task, ctx.settings.held_out_share, ctx.now()) for found in batch]
+        rows = [task_row(project, found.task, _share(ctx, project), ctx.now()) for found in batch]
         with ctx.store.begin() as s:
             for row in rows:
                 projects.change_task(s, row["id"], **{name: row[name] for name in ("group_key", "held_out", "prompt")})
@@ -127,6 +128,11 @@ def task_row(project: Project, task: Task, held_out_share: float, now: datetime)
         "problem": None if task.image_url else "its data has no image where the label config looks for one",
         "created_at": now,
     }
+
+
+def _share(ctx: Context, project: Project) -> float:
+    """The project's own: were it the setting's of today, a new image of a known patient could change sides."""
+    return project.held_out_share or ctx.settings.held_out_share
 
 
 def _storable(text: str) -> str:
@@ -159,7 +165,7 @@ def _rows(
 
     An annotation of a task that nobody has told us of waits for the pull, which brings both.
     """
-    share, now = ctx.settings.held_out_share, ctx.now()
+    share, now = _share(ctx, project), ctx.now()
     new = {task.id: task_row(project, task, share, now) for task in tasks if task.id not in known.images}
     received: list[annotations.Received] = []
     for one in found:

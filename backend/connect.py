@@ -141,6 +141,7 @@ def _save(
             reconciled_at=known.reconciled_at if known else None,
             schedule=known.schedule if known and timing.schedule is None else timing.schedule,
             time_zone=known.time_zone if known and timing.time_zone is None else timing.time_zone,
+            held_out_share=known.held_out_share if known else ctx.settings.held_out_share,
             connected_at=known.connected_at if known else ctx.now(),
         )
         projects.save(s, project)

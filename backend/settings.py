@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     schedule: str = Field("", description="Cron expression that opens rounds when there is news; empty: never.")
     time_zone: str = Field("UTC", description="Time zone of the schedule, for example Europe/Zurich.")
     failure_pause_seconds: float = Field(900.0, ge=0, description="After a failed round none opens by itself so long.")
-    held_out_share: float = Field(0.2, gt=0, lt=1, description="Share of groups kept for evaluation, for ever.")
+    held_out_share: float = Field(0.2, gt=0, lt=1, description="Share of a new project's groups kept for evaluation.")
     min_held_out: int = Field(8, ge=1, description="Held-out images with annotations before any version is promoted.")
     consensus: Literal["latest", "majority", "staple"] = Field(
         "latest", description="Mask of a task that several people annotated: latest, majority or staple."

@@ -153,6 +153,7 @@ class Project(Base):
     reconciled_at: Mapped[datetime | None]  # when the last pull succeeded
     schedule: Mapped[str | None] = mapped_column(String(120))  # cron expression; None: as the settings say, "": never
     time_zone: Mapped[str | None] = mapped_column(String(64))  # of the schedule, such as Europe/Zurich
+    held_out_share: Mapped[float | None]  # of its groups, as it was when the project was connected: it never moves
     connected_at: Mapped[datetime]
 
 

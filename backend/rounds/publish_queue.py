@@ -58,7 +58,7 @@ def rank(job: Job, tasks: Sequence[Task], stored: dict[int, Prediction]) -> list
     asked = _by_strategy(job, [task for task in pool if task.id not in chosen], stored, rng)
     queue = strategies.interleave(asked, _places(_shuffled(chance, rng), stored, Arm.random), settings.random_share)
     held_out = _places(_shuffled([task for task in sound if task.held_out], rng), stored, Arm.held_out)
-    queue = strategies.interleave(queue, held_out, settings.held_out_share)
+    queue = strategies.interleave(queue, held_out, job.project.held_out_share or settings.held_out_share)
     return queue + _places([task for task in tasks if task.problem], stored, Arm.strategy)
 
 

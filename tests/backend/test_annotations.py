@@ -240,6 +240,23 @@ def test_the_held_out_line_follows_the_group_and_never_moves(world: World) -> No
         assert {task.id: (task.group_key, task.held_out) for task in projects.all_tasks(s, PROJECT)} == before
 
 
+def test_another_share_in_the_settings_moves_no_patient_across_the_line(world: World) -> None:
+    fake = world.label_studio
+    for task_id in range(1, 41):
+        fake.add_task(task_id, group=f"patient {task_id % 20}")
+    world.pull()
+    for share in (0.05, 0.9):
+        world.ctx = replace(world.ctx, settings=world.ctx.settings.model_copy(update={"held_out_share": share}))
+        for task_id in range(len(fake.task_rows) + 1, len(fake.task_rows) + 41):
+            fake.add_task(task_id, group=f"patient {task_id % 20}")
+        world.pull()
+    with world.ctx.store.read() as s:
+        rows = projects.all_tasks(s, PROJECT)
+    assert len(rows) == 120
+    sides = {group: {task.held_out for task in rows if task.group_key == group} for group in {t.group_key for t in rows}}
+    assert all(len(side) == 1 for side in sides.values())
+
+
 def test_the_held_out_share_is_met_over_many_groups() -> None:
     held = [annotations.is_held_out(f"patient {i}", 0.2) for i in range(20_000)]
     assert 0.19 < np.mean(held) < 0.21
