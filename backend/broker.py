@@ -57,6 +57,9 @@ class Channel(filesystem.Channel):
     def __init__(self, connection: Transport, **options: Any) -> None:
         super().__init__(connection, **options)
         self._folder = Path(self.data_folder_in)
+        self._make_folders()
+
+    def _make_folders(self) -> None:
         # Only the owner may read or add messages: who can add one can start work here.
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.control_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,7 +111,12 @@ class Channel(filesystem.Channel):
     def _names(self, queue: str) -> Iterator[str]:
         # Dot-files are messages being written or just claimed.
         suffix = f"{queue}.msg"
-        names = os.listdir(self._folder)  # noqa: PTH208 - polled five times a second, and names are all we need
+        try:
+            names = os.listdir(self._folder)  # noqa: PTH208 - polled five times a second, and names are all we need
+        except FileNotFoundError:
+            log.warning("%s, the folder of messages, is gone; making it anew", self._folder)
+            self._make_folders()
+            names = []
         return (name for name in names if not name.startswith(".") and name.partition(".")[2] == suffix)
 
     def get_table(self, exchange: str) -> list[filesystem.exchange_queue_t]:
@@ -123,6 +131,17 @@ class Channel(filesystem.Channel):
             log.warning("bindings in %s cannot be read (%r); starting them again", path, error)
             return []
 
+    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
+        """The queues of a message. Where the bindings were lost with their folder, the one of its own name.
+
+        A process declares its queues once and would never write them again: without this, every message of all
+        processes would go nowhere until all had been started anew.
+        """
+        if exchange and self.typeof(exchange).type == "direct" and not self.get_table(exchange):
+            return [routing_key]
+        found: list[str] = super()._lookup(exchange, routing_key, default)
+        return found
+
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         row = filesystem.exchange_queue_t(routing_key or "", pattern or "", queue or "")
         self._change_table(exchange, lambda rows: rows if row in rows else [row, *rows])
@@ -134,6 +153,7 @@ class Channel(filesystem.Channel):
 
     def _change_table(self, exchange: str, change: Callable[[list[Any]], list[Any]]) -> None:
         path = self._exchange_file(exchange)
+        self._make_folders()
         with _locked(self.control_folder / ".lock"):
             before = self.get_table(exchange)
             after = change(before)

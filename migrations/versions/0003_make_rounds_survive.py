@@ -110,7 +110,7 @@ def _change_other_tables() -> None:
         table.add_column(sa.Column("reconciled_at", MOMENT))
         table.add_column(sa.Column("schedule", sa.String(120)))
         table.add_column(sa.Column("time_zone", sa.String(64)))
-        table.add_column(sa.Column("held_out_share", sa.Float()))
+        table.add_column(sa.Column("held_out_share", sa.Double()))
     with op.batch_alter_table("model_versions") as table:
         table.add_column(sa.Column("pruned_at", MOMENT))
     with op.batch_alter_table("round_items") as table:

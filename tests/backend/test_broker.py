@@ -182,6 +182,24 @@ def test_unreadable_bindings_are_made_again(tmp_path: Path):
     assert bindings(tmp_path) == {"new"}
 
 
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_a_folder_that_vanishes_stops_neither_readers_nor_senders(tmp_path: Path, made_anew: bool):
+    """Both have declared everything long ago, and will not do so again."""
+    folder = tmp_path / "messages"
+    with connect(folder) as reading, connect(folder) as sending:
+        channel, producer = reading.default_channel, sending.Producer()
+        QUEUE(channel).declare()
+        producer.publish(1, exchange=QUEUE.exchange, routing_key="train", declare=[QUEUE])
+        folder.rename(tmp_path / "away")
+        if made_anew:
+            folder.mkdir()
+        assert channel.basic_get("train", no_ack=True) is None
+        producer.publish(2, exchange=QUEUE.exchange, routing_key="train", declare=[QUEUE])
+        message = channel.basic_get("train", no_ack=True)
+        assert message is not None and message.decode() == 2
+        assert folder.stat().st_mode & 0o077 == 0 or made_anew
+
+
 def test_a_deleted_queue_keeps_neither_binding_nor_messages(tmp_path: Path):
     publish(tmp_path, [1, 2])
     with connect(tmp_path) as connection:
