@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from backend.rounds.job import Job, Write, nothing
-from backend.rounds.train import examples_of, forget_state
+from backend.rounds.train import examples_of, forget_state, speakable
 from backend.store import predictions, rounds
 from backend.tables import Role
 
@@ -24,8 +24,10 @@ def step(job: Job) -> Write:
         groups = rounds.groups(s, items)
         candidate = predictions.version(s, job.round.candidate_id)
         incumbent = predictions.version(s, job.round.incumbent_id) if job.round.incumbent_id else None
+    items, left_out = speakable(job.ctx.serving.load(candidate).segmenter, items)
+    reasons = (job.round.left_out or {}) | left_out
     if not items:
-        return nothing
+        return lambda _s: {"left_out": reasons}
     examples = examples_of(job, items, groups)
     evaluation: dict[str, Any] = {
         "items": [[item.task_id, item.label] for item in items],
@@ -35,7 +37,7 @@ def step(job: Job) -> Write:
         if version is not None:
             job.claim.report(f"evaluate {name}", 0, len(examples))
             evaluation[name] = _metrics(job.ctx.serving.load(version).segmenter, examples)
-    return lambda _s: {"evaluation": evaluation}
+    return lambda _s: {"evaluation": evaluation, "left_out": reasons}
 
 
 def _numbered(keys: Sequence[str]) -> list[int]:

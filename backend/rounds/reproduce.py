@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from backend.context import Context
 from backend.errors import NotFound, RoundError
 from backend.rounds import lineage
-from backend.rounds.train import data_sha256
+from backend.rounds.train import data_sha256, speakable
 from backend.store import predictions, rounds
 from backend.tables import ModelVersion, Role, Round, RoundItem
 
@@ -50,8 +50,10 @@ def reproduce(ctx: Context, round_id: int, on_progress: Callable[[Progress], Non
             f"the checkpoint of version {version.number} or of its parent was removed to make room; there is nothing "
             "to begin from or to compare with"
         )
+    start = _start(ctx, card, parent)
+    items, _ = speakable(start, items)
     examples = [_example(ctx, item, groups[item.task_id]) for item in items]
-    trained = _train(ctx, card, parent, examples, on_progress)
+    trained = _train(start, card, examples, on_progress)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / "again.safetensors"
         trained.save(again, {})
@@ -81,21 +83,21 @@ def _example(ctx: Context, item: RoundItem, group: str) -> Example:
     return Example(image=image, mask=mask, prompt=item.prompt, group=group)
 
 
+def _start(ctx: Context, card: dict[str, Any], parent: ModelVersion | None) -> Segmenter:
+    from model import ModelConfig
+
+    if parent is not None:
+        return ctx.serving.load(parent).segmenter
+    return ctx.serving.create(ModelConfig.from_dict(card["begun_from"]), seed=card["begun_with_seed"])
+
+
 def _train(
-    ctx: Context,
-    card: dict[str, Any],
-    parent: ModelVersion | None,
-    examples: list[Example],
-    on_progress: Callable[[Progress], None] | None,
+    start: Segmenter, card: dict[str, Any], examples: list[Example], on_progress: Callable[[Progress], None] | None
 ) -> Segmenter:
     import torch
 
-    from model import ModelConfig, TrainConfig, fine_tune
+    from model import TrainConfig, fine_tune
 
     torch.set_num_threads(card["threads"])
-    if parent is not None:
-        start = ctx.serving.load(parent).segmenter
-    else:
-        start = ctx.serving.create(ModelConfig.from_dict(card["begun_from"]), seed=card["begun_with_seed"])
     config = TrainConfig.from_dict(card["train_config"])
     return fine_tune(start, examples, config, on_progress=on_progress, clock=lineage.replayed(card["clock"]))

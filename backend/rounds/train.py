@@ -37,13 +37,17 @@ def step(job: Job) -> Write:
     if not items or job.round.candidate_id is not None:
         return nothing
     incumbent = job.ctx.serving.current(job.project.id)
+    start = _start(job, incumbent)
+    items, left_out = speakable(start, items)
+    if not items:
+        return lambda _s: {"left_out": (job.round.left_out or {}) | left_out}
     examples = examples_of(job, items, groups)
     work = _work(job)
     started = time.monotonic()
     config = train_config(job)
     clock = lineage.Clock(work / "clock.txt")
     with writing(job.ctx.files.folder):
-        trained = _fine_tune(job, _start(job, incumbent), examples, config, work / "training-state", clock)
+        trained = _fine_tune(job, start, examples, config, work / "training-state", clock)
     card = {
         "project": job.project.id,
         "round": job.round.number,
@@ -69,9 +73,26 @@ def step(job: Job) -> Write:
             s, job.project.id, parent_id=incumbent.version.id if incumbent else None,
             checkpoint_sha256=checkpoint_sha256, card=card, now=job.ctx.now(),
         )  # fmt: skip
-        return {"candidate_id": version.id, "incumbent_id": version.parent_id}
+        frozen = job.round.left_out or {}
+        return {"candidate_id": version.id, "incumbent_id": version.parent_id, "left_out": frozen | left_out}
 
     return write
+
+
+def speakable(segmenter: Segmenter, items: Sequence[RoundItem]) -> tuple[list[RoundItem], dict[str, str]]:
+    """The items whose prompt the text tower takes; the others, by task, with the reason why they are left out."""
+    from model import PromptTooLong
+
+    too_long: dict[str, str] = {}
+    for prompt in {item.prompt for item in items}:
+        try:
+            segmenter.tokenise([prompt])
+        except PromptTooLong as error:
+            too_long[prompt] = str(error)
+    left_out = {str(item.task_id): too_long[item.prompt] for item in items if item.prompt in too_long}
+    for task_id, reason in left_out.items():
+        log.warning("task %s is left out: %s", task_id, reason)
+    return [item for item in items if item.prompt not in too_long], left_out
 
 
 def data_sha256(items: Sequence[RoundItem]) -> str:

@@ -21,7 +21,7 @@ from backend.store import rounds as round_rows
 from backend.tables import MOVES, Annotation, RoundStatus, Task, Verdict
 from tests.backend.conftest import World
 from tests.backend.fakes import LABEL_CONFIG, SIDE, png
-from tests.backend.test_rounds import end_lease
+from tests.backend.test_rounds import annotate_both_sides, end_lease, populate, run_first_round
 from tests.backend.web import BEARER, HOOK, annotation_body, predict_body, serve
 
 PROJECT = 1
@@ -78,6 +78,27 @@ def run_a_round(world: World) -> dict[str, Any]:
     round_id = rounds.open_now(world.ctx, PROJECT)
     assert rounds.run(world.ctx, round_id)
     return report.round_in_full(world.ctx, round_id)
+
+
+@on_sqlite
+def test_a_prompt_that_is_too_long_leaves_its_task_out_on_either_side_of_the_line(world: World) -> None:
+    populate(world)
+    run_first_round(world)
+    annotate_both_sides(world)
+    with world.ctx.store.begin() as s:
+        answered = [task for task, _ in annotation_rows.answers(s, PROJECT)]
+        too_long = [next(task.id for task in answered if task.held_out == side) for side in (True, False)]
+        for task_id in too_long:
+            projects.change_task(s, task_id, prompt="left " * 300)
+    summary = run_a_round(world)
+    assert summary["status"] == "done" and summary["candidate"] is not None
+    assert {task for task, reason in summary["left_out"].items() if "77" in reason} == {str(one) for one in too_long}
+    with world.ctx.store.read() as s:
+        evaluation = round_rows.get(s, summary["id"]).evaluation
+    assert evaluation is not None
+    evaluated = {task_id for task_id, _ in evaluation["items"]}
+    assert evaluated and evaluated.isdisjoint(too_long)
+    assert rounds.reproduce(world.ctx, summary["id"]).same_weights
 
 
 # ------------------------------------------------------------------------------------------------------ images
