@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench faults up migrate lock clean
+.PHONY: help setup demo test lint bench faults fuzz up migrate lock clean
 
 VENV := .venv
 LABEL_STUDIO_VENV := .venv-label-studio
@@ -39,6 +39,9 @@ bench: $(VENV)/.stamp  ## measure what the README claims
 
 faults: $(VENV)/.stamp  ## kill, restart and lose everything, 50 times over, and count what was lost
 	PYTHONPATH=. $(BIN)/python benchmarks/faults.py
+
+fuzz: $(VENV)/.stamp  ## send the API more than 10,000 requests of every kind
+	WARDROUND_FUZZ_EXAMPLES=1500 $(BIN)/python -m pytest -q -s tests/fuzz
 
 up:  ## run it for real with Docker Compose: settings in .env
 	@docker compose version >/dev/null 2>&1 || { echo "make up needs Docker with the compose plugin" >&2; exit 1; }

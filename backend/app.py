@@ -21,7 +21,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend import annotations, logs, metrics, predictions, report, rounds
+from backend import annotations, bodies, logs, metrics, predictions, report, rounds
 from backend.connect import SECRET_HEADER
 from backend.context import Context
 from backend.errors import DiskFull, NotAuthorised, RoundRunning, WardroundError
@@ -144,7 +144,7 @@ def _add_open_routes(app: FastAPI, ctx: Context) -> None:
 def _add_label_studio_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> None:
     nudges = _Nudges(ctx)
 
-    @app.post("/setup", dependencies=[Depends(secrets.api)])
+    @app.post("/setup", dependencies=[Depends(secrets.api)], openapi_extra=bodies.SETUP)
     def setup(body: Annotated[Any, Depends(_body)]) -> dict[str, str]:
         with ctx.store.read() as s:
             project = projects.find(s, parse_setup(body))
@@ -156,13 +156,13 @@ def _add_label_studio_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> N
             names = [project.published_version for project in projects.every(s)]
         return {"versions": [name for name in names if name] or [predictions.UNPUBLISHED]}
 
-    @app.post("/predict", dependencies=[Depends(secrets.api)])
+    @app.post("/predict", dependencies=[Depends(secrets.api)], openapi_extra=bodies.PREDICT)
     def predict(body: Annotated[Any, Depends(_body)]) -> Response:
         wanted = parse_predict(body)
         with logs.bound(project=wanted.project_id, **_only_task(wanted)):
             return Response(predictions.answer(ctx, wanted), media_type="application/json")
 
-    @app.post("/webhook", dependencies=[Depends(secrets.api_or_webhook)], status_code=201)
+    @app.post("/webhook", dependencies=[Depends(secrets.api_or_webhook)], status_code=201, openapi_extra=bodies.WEBHOOK)
     def webhook(body: Annotated[Any, Depends(_body)]) -> dict[str, str]:
         event = parse_webhook(body)
         with logs.bound(project=event.project_id, **_only_task(event)):
@@ -193,7 +193,12 @@ def _add_report_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> None:
             rounds.cancel(ctx, round_id)
         return _json(report.round_in_full(ctx, round_id))
 
-    @app.post("/api/projects/{project_id}/rollback", dependencies=[Depends(secrets.api)], status_code=201)
+    @app.post(
+        "/api/projects/{project_id}/rollback",
+        dependencies=[Depends(secrets.api)],
+        status_code=201,
+        openapi_extra=bodies.ROLLBACK,
+    )
     def roll_back(project_id: Id, body: Annotated[Any, Depends(_body)]) -> Response:
         with logs.bound(project=project_id):
             round_id = rounds.roll_back(ctx, project_id, _version_number(body))
