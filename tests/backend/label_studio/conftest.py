@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from backend.label_studio.client import LabelStudioClient
-from tests.backend.label_studio.live import CONFIG_XML, RANKING, png
+from tests.backend.label_studio.live import CONFIG_XML, RANKING, png, sign_up
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +35,10 @@ def project_id(person):
 def ranking(client, project_id):
     task_ids = sorted(client.task_ids(project_id))
     return [task_ids[position] for position in RANKING]
+
+
+@pytest.fixture
+def colleague(label_studio, person):
+    """A second annotator, signed up by invitation."""
+    with sign_up(label_studio.url, person) as browser:
+        yield browser

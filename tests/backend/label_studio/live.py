@@ -1,7 +1,11 @@
 """What a round and a person do with a real Label Studio."""
 
 import io
+import re
+from contextlib import contextmanager
+from uuid import uuid4
 
+import httpx
 import numpy as np
 from PIL import Image
 
@@ -53,3 +57,19 @@ def serve_next(person, project_id):
 def submit(person, task_id, regions=(), **fields):
     body = {"result": list(regions), "lead_time": 2.5} | fields
     return person.post(f"/api/tasks/{task_id}/annotations/", json=body).raise_for_status().json()["id"]
+
+
+@contextmanager
+def sign_up(url, person):
+    """Another annotator, invited by `person`: a client with a session of its own."""
+    invitation = person.get("/api/invite").raise_for_status().json()["invite_url"]
+    with httpx.Client(base_url=url, follow_redirects=True, timeout=60) as browser:
+        page = browser.get(invitation).text
+        form = {
+            "csrfmiddlewaretoken": re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[0],
+            "email": f"colleague-{uuid4().hex}@wardround.local",
+            "password": "correct horse battery",
+        }
+        browser.post(invitation, data=form, headers={"Referer": url}).raise_for_status()
+        browser.headers["X-CSRFToken"] = browser.cookies["csrftoken"]
+        yield browser

@@ -1,9 +1,7 @@
 """The queue, predictions and the pull against a real Label Studio: what it stores, serves and drops."""
 
-import re
 from datetime import UTC, datetime
 
-import httpx
 import numpy as np
 import pytest
 
@@ -45,22 +43,6 @@ def test_a_model_version_can_be_deleted_and_an_unknown_one_not_chosen(client, pr
     assert client.served_order(project_id) == ranking[::-1]
     with pytest.raises(LabelStudioRefused, match="model_version"):
         client.update_project(project_id, model_version="wardround-r1-v1")
-
-
-@pytest.fixture
-def colleague(label_studio, person):
-    """A second annotator, signed up by invitation."""
-    invitation = person.get("/api/invite").raise_for_status().json()["invite_url"]
-    with httpx.Client(base_url=label_studio.url, follow_redirects=True, timeout=60) as browser:
-        page = browser.get(invitation).text
-        form = {
-            "csrfmiddlewaretoken": re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[0],
-            "email": f"colleague-{datetime.now(UTC).timestamp()}@wardround.local",
-            "password": "correct horse battery",
-        }
-        browser.post(invitation, data=form, headers={"Referer": label_studio.url}).raise_for_status()
-        browser.headers["X-CSRFToken"] = browser.cookies["csrftoken"]
-        yield browser
 
 
 def test_two_annotators_work_down_the_same_list(client, person, colleague, project_id, ranking):
