@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         UnreadableImage,
     )
     from model.evaluation import Metrics, evaluate
+    from model.features import ImageFeatures, encode, segment_features
     from model.segmentation import Segmentation
     from model.segmenter import Segmenter
     from model.training import Progress, fine_tune
@@ -46,6 +47,7 @@ __all__ = [
     "CheckpointUnreadable",
     "DrawPlan",
     "Example",
+    "ImageFeatures",
     "ImageTooLarge",
     "Metrics",
     "ModelConfig",
@@ -65,6 +67,7 @@ __all__ = [
     "UnknownBackbone",
     "UnreadableImage",
     "calibrate",
+    "encode",
     "evaluate",
     "fine_tune",
     "fit_temperature",
@@ -72,6 +75,7 @@ __all__ = [
     "rank_pool",
     "read_image",
     "read_mask",
+    "segment_features",
 ]
 
 _HOMES = {
@@ -89,6 +93,9 @@ _HOMES = {
     "read_mask": "data",
     "Metrics": "evaluation",
     "evaluate": "evaluation",
+    "ImageFeatures": "features",
+    "encode": "features",
+    "segment_features": "features",
     "Segmentation": "segmentation",
     "Segmenter": "segmenter",
     "Progress": "training",

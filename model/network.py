@@ -134,6 +134,16 @@ class Output:
     text: Tensor
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Images as far as the network takes them before it reads a prompt: vision tokens (B, 1 + N, Dv) at the first
+    adapter, skip maps of the backbone, and the side of the model frame in pixels."""
+
+    tokens: Tensor
+    skips: tuple[Tensor, ...]
+    size: int
+
+
 class Network(nn.Module):
     """The whole of MedCLIPSeg over the towers of one backbone. `config` must be complete (`Backbone.complete`)."""
 
@@ -192,17 +202,27 @@ class Network(nn.Module):
         image_of (R,) int64 names the image of each prompt; None: one prompt an image, in order. Row k·R + r is draw k
         of prompt r, and noise must answer for that many rows.
         """
-        towers = self.clip_towers
         if image_of is None:
             image_of = torch.arange(len(tokens), device=tokens.device)
+        return self.answer(self.look(images), tokens, noise, n_draws, image_of)
+
+    def look(self, images: Tensor) -> Seen:
+        """What of images (B, 3, S, S), normalised, depends neither on a prompt nor on chance."""
+        towers = self.clip_towers
         x, skips = towers.embed_image(images)
+        for index in range(self._first):
+            x = towers.vision_block(index, x)
+        return Seen(x, skips, images.shape[-1])
+
+    def answer(self, seen: Seen, tokens: Tensor, noise: Noise | None, n_draws: int, image_of: Tensor) -> Output:
+        """The rest of `forward`, for images that were looked at before."""
+        towers, first = self.clip_towers, self._first
         t = towers.embed_text(tokens)
         # Nothing before the first adapter depends on chance or on the other tower, so it runs once for all rows.
-        first = min(self.layers, default=towers.depth - 1)
         for index in range(first):
-            x, t = towers.vision_block(index, x), towers.text_block(index, t, tokens)
+            t = towers.text_block(index, t, tokens)
         image_of, tokens = image_of.repeat(n_draws), tokens.repeat(n_draws, 1)
-        x, t = x[image_of], t.repeat(n_draws, 1, 1)
+        x, t = seen.tokens[image_of], t.repeat(n_draws, 1, 1)
         visible = None if self.config.padding == "attended" else tokens != 0
         before_last = x
         for index in range(first, towers.depth):
@@ -212,7 +232,12 @@ class Network(nn.Module):
             before_last = x
             x, t = towers.vision_block(index, x), towers.text_block(index, t, tokens)
         patches, text = towers.patch_features(x, before_last), towers.text_feature(t, tokens)
-        return Output(self._decode(patches, text, skips, image_of, images.shape[-1]), patches, text)
+        return Output(self._decode(patches, text, seen.skips, image_of, seen.size), patches, text)
+
+    @property
+    def _first(self) -> int:
+        """The first block that an adapter stands before; without any, the last block."""
+        return min(self.layers, default=self.clip_towers.depth - 1)
 
     def _decode(self, patches: Tensor, text: Tensor, skips: tuple[Tensor, ...], image_of: Tensor, size: int) -> Tensor:
         """Patch features (R, N, E) and text features (R, E) → logits (R, size, size)."""

@@ -171,7 +171,7 @@ class Segmenter:
         pictures = ((image, list(labels.values())) for image, labels in zip(images, asked, strict=True))
         found = self._answers(pictures, _draws(n_draws), seed)
         return [
-            {label: _segmentation(*answer) for label, answer in zip(labels, answers, strict=True)}
+            {label: segmentation_of(*answer) for label, answer in zip(labels, answers, strict=True)}
             for labels, answers in zip(asked, found, strict=True)
         ]
 
@@ -202,14 +202,14 @@ class Segmenter:
     def _run(self, group: Sequence[Picture], draws: range, noise: SharedNoise) -> tuple[Tensor, Tensor]:
         """All R prompts of a few pictures: draws (N, R, S, S) and embeddings (R, E), on the device."""
         images = [image for image, _ in group]
-        pixels = self._pixels(images)
+        pixels = self.pixels(images)
         tokens = self.tokenise([prompt for _, prompts in group for prompt in prompts])
         image_of = torch.tensor([i for i, (_, prompts) in enumerate(group) for _ in prompts], device=self.device)
-        weights = self._patch_weights(images)[image_of]
+        weights = self.patch_weights(images)[image_of]
         maps, embedding = [], torch.zeros((), device=self.device)
         for part in _parts(draws, self.rows_per_pass // len(tokens)):
             n_maps = max(1, len(part))
-            with self._autocast():
+            with self.autocast():
                 played = noise.of(part, len(tokens)) if part else None
                 output = self.network(pixels, tokens, played, n_maps, image_of)
             maps.append(
@@ -219,17 +219,18 @@ class Segmenter:
             embedding = embedding + torch.einsum("nrpe,rp->re", features, weights)
         return torch.cat(maps), F.normalize(embedding, dim=-1)
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """Within it the network runs in this segmenter's precision. Raises BadConfig."""
         if self.precision not in PRECISIONS:
             raise BadConfig(f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}")
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def _pixels(self, images: Sequence[Pixels]) -> Tensor:
+    def pixels(self, images: Sequence[Pixels]) -> Tensor:
         """Images → what the towers take (B, 3, S, S)."""
         shares = [frames.as_shares(frames.to_model_frame(image, self.config)) for image in images]
         return self.normalise(torch.from_numpy(np.stack(shares)).permute(0, 3, 1, 2))
 
-    def _patch_weights(self, images: Sequence[Pixels]) -> Tensor:
+    def patch_weights(self, images: Sequence[Pixels]) -> Tensor:
         """How much of its patches each image covers: (B, patches), each row adding up to 1."""
         covered = np.stack([Placement.of(image.shape, self.config).covered() for image in images])
         grid = self.network.clip_towers.grid
@@ -259,7 +260,8 @@ class Segmenter:
         return tokens.to(self.device)
 
 
-def _segmentation(place: Placement, draws: Tensor, embedding: Tensor) -> Segmentation:
+def segmentation_of(place: Placement, draws: Tensor, embedding: Tensor) -> Segmentation:
+    """From draws (N, h, w) over the rectangle of `place` and an embedding (E,), on any device."""
     probability = frames.to_image_frame(draws.mean(0), place)
     return Segmentation(probability.cpu().numpy(), draws.cpu().numpy(), embedding.cpu().numpy())
 
@@ -300,6 +302,11 @@ def _checked(pictures: Iterable[Picture]) -> Iterator[Picture]:
 def _check_picture(image: object, prompts: Mapping[str, str]) -> None:
     """Raises BadInput, naming the prompt."""
     frames.check_image(image)
+    check_prompts(prompts)
+
+
+def check_prompts(prompts: Mapping[str, str]) -> None:
+    """Raises BadInput, naming the prompt."""
     if not prompts:
         raise BadInput("an image came without any prompt; give at least one")
     for label, prompt in prompts.items():
