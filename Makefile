@@ -8,11 +8,13 @@ SHELL := /bin/sh
 VENV := .venv
 LABEL_STUDIO_VENV := .venv-label-studio
 LABEL_STUDIO_VERSION := 1.23.2
+ADAPTER_VENV := .venv-adapter
+LABEL_STUDIO_ML_VERSION := 1.0.9
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && exit; done; echo python3)
-# What must not be missing in the tests: Label Studio is installed here; .ci/run adds the servers that answer.
-WARDROUND_REQUIRE_SERVICES ?= label-studio
+# What must not be missing in the tests: it is installed here; .ci/run adds the servers that answer.
+WARDROUND_REQUIRE_SERVICES ?= label-studio,label-studio-ml
 export WARDROUND_REQUIRE_SERVICES
 
 help:  ## this list
@@ -23,7 +25,7 @@ setup: $(VENV)/.stamp $(LABEL_STUDIO_VENV)/.stamp  ## install what everything el
 demo: setup  ## see the whole loop work: ONCE=1 ends after it, DATA=folder takes your own labelled images
 	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(DATA),--data "$(DATA)") $(ARGS)
 
-test: setup  ## run every test: ARGS="-k name" for some
+test: setup $(ADAPTER_VENV)/.stamp  ## run every test: ARGS="-k name" for some
 	@$(BIN)/python -m tools.ensure_browser
 	$(BIN)/python -m pytest -q $(ARGS)
 
@@ -56,6 +58,8 @@ lock: $(VENV)/.stamp  ## write the lock files anew
 		--generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
 	echo 'label-studio==$(LABEL_STUDIO_VERSION)' | $(BIN)/python -m uv pip compile -q --universal --python-version 3.11 \
 		--generate-hashes --no-annotate --no-header - -o label-studio.lock
+	printf 'label-studio-ml==%s\nredis\nrq\n' '$(LABEL_STUDIO_ML_VERSION)' | $(BIN)/python -m uv pip compile -q \
+		--universal --python-version 3.11 --generate-hashes --no-annotate --no-header - -o adapter.lock
 
 clean:  ## take away the demo's state and what tools left behind; environments stay
 	rm -rf .demo artifacts build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -67,4 +71,9 @@ $(VENV)/.stamp: requirements.lock pyproject.toml tools/environment.py
 
 $(LABEL_STUDIO_VENV)/.stamp: label-studio.lock tools/environment.py
 	@$(PYTHON) tools/environment.py $(LABEL_STUDIO_VENV) label-studio.lock
+	@touch $@
+
+# label-studio-ml imports redis and rq without asking for them.
+$(ADAPTER_VENV)/.stamp: adapter.lock tools/environment.py
+	@$(PYTHON) tools/environment.py $(ADAPTER_VENV) adapter.lock
 	@touch $@

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,18 @@ def rabbitmq_url() -> str:
     except Exception as error:  # noqa: BLE001  # each transport has errors of its own; all mean "not there"
         _missing("rabbitmq", f"{url} (set WARDROUND_TEST_RABBITMQ_URL): {error}")
     return url
+
+
+@pytest.fixture(scope="session")
+def label_studio_ml() -> Path:
+    """The Python of an environment with label-studio-ml 1.0.9, which clashes with everything else."""
+    path = Path(__file__).resolve().parents[1] / ".venv-adapter" / "bin" / "python"
+    if not path.exists():
+        _missing("label-studio-ml", "not installed; run `make test`")
+    done = subprocess.run([path, "-c", "import label_studio_ml.api"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        _missing("label-studio-ml", f"it does not run under this Python: {done.stderr.strip().splitlines()[-1]}")
+    return path
 
 
 @pytest.fixture(scope="session")
