@@ -11,12 +11,14 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
+from backend import prompts
 from backend.context import Context
 from backend.label_studio.client import TaskWithAnnotations
 from backend.label_studio.errors import BadMask, UnsupportedLabelConfig
+from backend.label_studio.images import as_stored
 from backend.label_studio.masks import masks_of
 from backend.label_studio.payloads import Annotation, Event, LabelConfig, Task, parse_label_config
-from backend.store import Session, annotations, projects
+from backend.store import Session, annotations, predictions, projects
 from backend.tables import Project
 
 log = logging.getLogger(__name__)
@@ -48,13 +50,13 @@ def receive(ctx: Context, event: Event) -> bool:
     if project is None:
         log.info("ignored %s of project %s, which is not connected", event.action, event.project_id)
         return False
-    has_new_labels = _take_label_config(project, event.label_config)
+    outdated = _take_label_config(project, event.label_config)
     tasks, found = _rows(ctx, project, known, event.tasks, event.annotations)
-    if not (has_new_labels or tasks or found or event.deleted_annotation_ids or event.deleted_task_ids):
+    if not (outdated or tasks or found or event.deleted_annotation_ids or event.deleted_task_ids):
         return True
     with ctx.store.begin() as s:
-        if has_new_labels:
-            projects.change(s, project.id, label_config=project.label_config)
+        if outdated:
+            _keep_label_config(s, project, outdated)
         projects.add_tasks(s, tasks)
         annotations.upsert_all(s, found)
         annotations.mark_deleted(s, project.id, event.deleted_annotation_ids, ctx.now())
@@ -64,12 +66,12 @@ def receive(ctx: Context, event: Event) -> bool:
 
 def reconcile(ctx: Context, project: Project) -> Pulled:
     """Pull what changed in Label Studio since the last pull, deletions included. What did not change costs nothing."""
-    since = project.reconciled_until and project.reconciled_until - _OVERLAP
     settled = ctx.now() - _SETTLING
     there = ctx.label_studio.project(project.id)
-    if _take_label_config(project, there["label_config"]):
+    if outdated := _take_label_config(project, there["label_config"]):
         with ctx.store.begin() as s:
-            projects.change(s, project.id, label_config=project.label_config)
+            _keep_label_config(s, project, outdated)
+    since = project.reconciled_until and project.reconciled_until - _OVERLAP
     until, stored, deleted = project.reconciled_until, 0, 0
     for changed in _batches(ctx.label_studio.tasks(project.id, updated_after=since)):
         stored += _store(ctx, project, changed)
@@ -90,20 +92,43 @@ def _batches(changed: Iterable[TaskWithAnnotations]) -> Iterator[list[TaskWithAn
 
 
 def _store(ctx: Context, project: Project, changed: Sequence[TaskWithAnnotations]) -> int:
-    """Store tasks and annotations of a pull that are new; returns how many annotations were."""
+    """Store tasks and annotations of a pull that are new or changed; returns how many annotations were."""
     pulled = [annotation for found in changed for annotation in found.annotations]
     with ctx.store.read() as s:
         known = _look_up(s, [found.task for found in changed], pulled)
     tasks, found = _rows(ctx, project, known, [found.task for found in changed], pulled)
-    if not (tasks or found):
+    edited = _edited(ctx, project, known, [found.task for found in changed])
+    if not (tasks or found or edited):
         return 0
     with ctx.store.begin() as s:
         projects.add_tasks(s, tasks)
+        for task_id, values in edited.items():
+            projects.change_task(s, task_id, **values)
+        predictions.forget(s, list(edited))
         return annotations.upsert_all(s, found)
 
 
+def _edited(ctx: Context, project: Project, known: "_Known", tasks: Sequence[Task]) -> dict[int, dict[str, Any]]:
+    """What changes of known tasks because their data did: prompt and image. Group and held-out side never move.
+
+    Only a pull says how things are: webhooks may come late, and would then bring an old prompt back.
+    """
+    edited: dict[int, dict[str, Any]] = {}
+    for task in tasks:
+        state = known.tasks.get(task.id)
+        row = task_row(project, task, ctx.settings.held_out_share, ctx.now())
+        if state is None or (as_stored(state.image_url), state.prompt) == (row["image_url"], row["prompt"]):
+            continue
+        edited[task.id] = {name: row[name] for name in ("prompt", "image_url", "problem")}
+        if as_stored(state.image_url) != row["image_url"]:
+            edited[task.id]["image_sha256"] = None
+    if edited:
+        log.info("tasks %s have another prompt or image", sorted(edited))
+    return edited
+
+
 def read_fields_anew(ctx: Context, project: Project) -> None:
-    """Take groups and prompts of all known tasks from the fields that the project names now.
+    """Take groups and prompts of all known tasks from the fields that the project names now, and forget predictions.
 
     Only before a round has frozen its items: afterwards a task that trained could fall among the held-out ones.
     """
@@ -112,6 +137,7 @@ def read_fields_anew(ctx: Context, project: Project) -> None:
         with ctx.store.begin() as s:
             for row in rows:
                 projects.change_task(s, row["id"], **{name: row[name] for name in ("group_key", "held_out", "prompt")})
+            predictions.forget(s, [row["id"] for row in rows])
 
 
 def task_row(project: Project, task: Task, held_out_share: float, now: datetime) -> dict[str, Any]:
@@ -147,15 +173,15 @@ def is_held_out(group: str, share: float) -> bool:
 
 @dataclass(frozen=True)
 class _Known:
-    """What is stored already of what has come: annotations by id, and tasks by id with the sha256 of their image."""
+    """What is stored already of what has come: annotations and tasks, by id."""
 
     states: Mapping[int, annotations.State]
-    images: Mapping[int, str | None]
+    tasks: Mapping[int, projects.TaskState]
 
 
 def _look_up(s: Session, tasks: Sequence[Task], found: Sequence[Annotation]) -> _Known:
     task_ids = {task.id for task in tasks} | {annotation.task_id for annotation in found}
-    return _Known(annotations.states(s, [one.id for one in found]), projects.images(s, sorted(task_ids)))
+    return _Known(annotations.states(s, [one.id for one in found]), projects.task_states(s, sorted(task_ids)))
 
 
 def _rows(
@@ -166,15 +192,16 @@ def _rows(
     An annotation of a task that nobody has told us of waits for the pull, which brings both.
     """
     share, now = _share(ctx, project), ctx.now()
-    new = {task.id: task_row(project, task, share, now) for task in tasks if task.id not in known.images}
+    new = {task.id: task_row(project, task, share, now) for task in tasks if task.id not in known.tasks}
     received: list[annotations.Received] = []
     for one in found:
         state = known.states.get(one.id)
         # The pull sees every annotation of a changed task again, and decoding costs.
         if state is not None and not state.is_older_than(one.updated_at):
             continue
-        if one.task_id in new or one.task_id in known.images:
-            received.append(_received(ctx, project, one, known.images.get(one.task_id)))
+        if one.task_id in new or one.task_id in known.tasks:
+            state_of_task = known.tasks.get(one.task_id)
+            received.append(_received(ctx, project, one, state_of_task.image_sha256 if state_of_task else None))
         else:
             log.warning("annotation %s waits for its task %s, which is not known", one.id, one.task_id)
     return list(new.values()), received
@@ -219,18 +246,31 @@ def _masks(
     return {label: ctx.files.put_mask(mask) for label, mask in found.items()}, None
 
 
-def _take_label_config(project: Project, label_config: str) -> bool:
-    """Whether the project has another usable label config than we knew, which it gets; "" where none was sent."""
+def _take_label_config(project: Project, label_config: str) -> prompts.Terms | None:
+    """Give the project another usable label config than we knew; the terms until then, None when nothing changes.
+
+    `label_config` is "" where none was sent.
+    """
     if label_config in ("", project.label_config):
-        return False
+        return None
     try:
         config: LabelConfig = parse_label_config(label_config)
     except UnsupportedLabelConfig as error:
         log.error("project %s keeps its last usable label config: %s", project.id, error)
-        return False
-    log.info("project %s has new labels: %s", project.id, ", ".join(config.labels))
+        return None
+    log.info("project %s has another label config, with the labels %s", project.id, ", ".join(config.labels))
+    before = prompts.terms(project)
     project.label_config = label_config
-    return True
+    return before
+
+
+def _keep_label_config(s: Session, project: Project, outdated: prompts.Terms) -> None:
+    now = prompts.terms(project)
+    if now.image_key != outdated.image_key:
+        project.reconciled_until = None  # each task's image may be another one: the next pull reads them all
+    projects.change(s, project.id, label_config=project.label_config, reconciled_until=project.reconciled_until)
+    forgotten = prompts.forget_outdated(s, project.id, outdated, now)
+    log.info("project %s: %s predictions are outdated by the label config", project.id, forgotten)
 
 
 def _mark_vanished(ctx: Context, project: Project, changed: Sequence[TaskWithAnnotations], settled: datetime) -> int:

@@ -4,9 +4,9 @@ import base64
 import binascii
 import hmac
 import logging
-import math
 import os
 import re
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend import annotations, bodies, logs, metrics, predictions, report, rounds
-from backend.connect import SECRET_HEADER
+from backend import annotations, bodies, effort, interactive, logs, metrics, predictions, report, rounds
 from backend.context import Context
 from backend.errors import DiskFull, NotAuthorised, RoundRunning, WardroundError
 from backend.label_studio.errors import BadPayload
 from backend.label_studio.payloads import Event, PredictRequest, parse_predict, parse_setup, parse_webhook
 from backend.store import figures, projects
+from backend.wiring import SECRET_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -66,17 +66,39 @@ class _Secrets:
 
 
 class _Nudges:
-    """Has a worker look whether a round is due; a burst of annotations is one reason, not a hundred messages."""
+    """Has a worker look whether a round is due, at most once a second: a burst is not a hundred messages.
+
+    The last of a burst counts as well: it may be the one that makes a round due, and a message follows it.
+    """
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._given: dict[int, float] = {}
+        self._next: dict[int, float] = {}
+        self._waiting: set[int] = set()
+        self._lock = threading.Lock()
 
     def give(self, project_id: int) -> None:
-        now = time.monotonic()
-        if now - self._given.get(project_id, -math.inf) >= _NUDGE_EVERY_SECONDS:
-            self._given[project_id] = now
+        with self._lock:
+            now = time.monotonic()
+            wait = self._next.get(project_id, now) - now
+            if wait <= 0:
+                self._next[project_id] = now + _NUDGE_EVERY_SECONDS
+            elif project_id in self._waiting:
+                return
+            else:
+                self._waiting.add(project_id)
+        if wait <= 0:
             self._ctx.enqueue("open_if_due", project_id)
+        else:
+            timer = threading.Timer(wait, self._follow, (project_id,))
+            timer.daemon = True
+            timer.start()
+
+    def _follow(self, project_id: int) -> None:
+        with self._lock:
+            self._waiting.discard(project_id)
+            self._next[project_id] = time.monotonic() + _NUDGE_EVERY_SECONDS
+        self._ctx.enqueue("open_if_due", project_id)
 
 
 def create_app(ctx: Context) -> FastAPI:
@@ -160,7 +182,8 @@ def _add_label_studio_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> N
     def predict(body: Annotated[Any, Depends(_body)]) -> Response:
         wanted = parse_predict(body)
         with logs.bound(project=wanted.project_id, **_only_task(wanted)):
-            return Response(predictions.answer(ctx, wanted), media_type="application/json")
+            journey = predictions if wanted.context is None else interactive
+            return Response(journey.answer(ctx, wanted), media_type="application/json")
 
     @app.post("/webhook", dependencies=[Depends(secrets.api_or_webhook)], status_code=201, openapi_extra=bodies.WEBHOOK)
     def webhook(body: Annotated[Any, Depends(_body)]) -> dict[str, str]:
@@ -214,6 +237,10 @@ def _add_report_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> None:
     @app.get("/api/projects/{project_id}/queue", dependencies=[Depends(secrets.api)])
     def show_queue(project_id: Id) -> Response:
         return _json(report.queue_of(ctx, project_id))
+
+    @app.get("/api/projects/{project_id}/effort", dependencies=[Depends(secrets.api)])
+    def show_effort(project_id: Id) -> Response:
+        return _json(effort.summary(ctx, project_id))
 
 
 def _same(shown: str, secret: str) -> bool:

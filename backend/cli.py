@@ -17,7 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from backend import connect as connecting
-from backend import context, logs, metrics, processes, report, retention, rounds, settings
+from backend import context, doctor, logs, metrics, processes, report, retention, rounds, settings
+from backend import disconnect as disconnecting
+from backend import effort as ledger
 from backend.context import Context
 from backend.errors import BadSettings, WardroundError
 from backend.store import Store
@@ -168,16 +170,30 @@ def _ending_as_scripts_expect() -> Iterator[None]:
 def connect(
     project_id: ProjectId,
     prompt: Annotated[list[str], typer.Option(help="LABEL=TEXT: what the model is told to look for.")] = [],  # noqa: B006
-    group_field: Annotated[str, typer.Option(help="Key of task data naming the patient, video or volume.")] = "group",
-    prompt_field: Annotated[str, typer.Option(help="Key of task data with a prompt of its own.")] = "prompt",
+    group_field: Annotated[
+        str | None, typer.Option(help="Key of task data naming the patient, video or volume; at first 'group'.")
+    ] = None,
+    prompt_field: Annotated[
+        str | None, typer.Option(help="Key of task data with a prompt of its own; at first 'prompt'.")
+    ] = None,
     schedule: Annotated[
         str | None, typer.Option(help="Cron expression that opens rounds, such as '0 2 * * 1-5'; '' for never.")
     ] = None,
     time_zone: Annotated[str | None, typer.Option(help="Time zone of the schedule, such as Europe/Zurich.")] = None,
+    overlapping: Annotated[
+        bool | None,
+        typer.Option("--overlapping/--exclusive", help="Whether one pixel may have several labels; at first it may."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be changed, and change nothing.")] = False,
 ) -> None:
-    """Connect a Label Studio project: backend, webhook, sampling, tasks and the first queue. The API must be up."""
+    """Connect a Label Studio project: all that a lead would click, tasks, the first queue. The API must be up."""
     timing = connecting.Timing.checked(schedule, time_zone)
-    done = connecting.connect(_context(), project_id, _prompts(prompt), group_field, prompt_field, timing)
+    wanted = (_context(), project_id, _prompts(prompt), group_field, prompt_field, timing, overlapping)
+    if dry_run:
+        _say_changes("would ", connecting.would_change(*wanted))
+        return
+    done = connecting.connect(*wanted)
+    _say_changes("", done.changes)
     for label, text in done.prompts.items():
         typer.echo(f"{label}: “{text}”")
     opened = f"opened round {done.round_id}" if done.round_id else "no round is due"
@@ -188,14 +204,55 @@ def connect(
     if done.tasks and done.groups == done.tasks:
         typer.echo(
             f"no two tasks share a group: if several images show one patient, name the field that tells with "
-            f"--group-field (now {group_field!r}), or the evaluation will flatter"
+            f"--group-field (now {done.group_field!r}), or the evaluation will flatter"
         )
+
+
+@cli.command()
+def disconnect(project_id: ProjectId) -> None:
+    """Take our model server, webhook, tabs and settings out of a project. What was learnt from it stays."""
+    cancelled = disconnecting.disconnect(_context(), project_id)
+    ended = f"; round {cancelled} was cancelled" if cancelled else ""
+    typer.echo(f"project {project_id} is disconnected{ended}; `wardround connect {project_id}` takes it up again")
+
+
+@cli.command("doctor")
+def see_doctor(
+    project_id: Annotated[int | None, typer.Argument(help="Id of a project; all connected ones without it.")] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Put right what can be put right from here.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find everything that breaks the loop without a word, and say what cures it. Exit status 1: findings are left."""
+    found = (doctor.fix if fix else doctor.examine)(_context(), project_id)
+    typer.echo(json.dumps(found.as_record(), indent=2) if as_json else doctor.in_words(found))
+    if found.findings:
+        sys.exit(1)
+
+
+def _say_changes(before: str, changes: list[str]) -> None:
+    for change in changes or ["change nothing: all is as it should be"]:
+        typer.echo(f"{before}{change}")
 
 
 @cli.command()
 def queue(project_id: ProjectId, as_json: AsJson = False) -> None:
     """Show the published queue: what Label Studio serves next, and why."""
     _show(report.queue_of(_context(), project_id), as_json, ("rank", "task_id", "arm", "score"))
+
+
+@cli.command()
+def effort(
+    project_id: ProjectId,
+    by: Annotated[ledger.By, typer.Option(help="What each line is about: round, label or annotator.")] = "round",
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV for spreadsheets.")] = False,
+) -> None:
+    """Show what annotations cost and what their pre-annotations were worth. Times are medians, in seconds."""
+    rows = ledger.rows_by(ledger.summary(_context(), project_id), by)
+    if as_csv:
+        typer.echo(ledger.as_csv(rows, by), nl=False)
+    else:
+        _show(rows, as_json, ledger.columns(by))
 
 
 @rounds_cli.command("list")

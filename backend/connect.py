@@ -2,39 +2,35 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-from backend import annotations, rounds
+from backend import annotations, rounds, wiring
+from backend import prompts as asking
 from backend.context import Context
-from backend.errors import BadSettings
+from backend.errors import BadSettings, RoundRunning
 from backend.label_studio.payloads import parse_label_config
 from backend.settings import cron_expression, time_zone
 from backend.store import projects
 from backend.store import rounds as rows
-from backend.tables import Project
+from backend.tables import Project, RoundStatus
+from backend.wiring.finding import Wired
 
 log = logging.getLogger(__name__)
 
-TITLE = "Wardround"
-USER = "wardround"
-SECRET_HEADER = "X-Wardround-Secret"  # noqa: S105 - the name of the header, not what is in it
-ACTIONS = (
-    "ANNOTATION_CREATED",
-    "ANNOTATIONS_CREATED",
-    "ANNOTATION_UPDATED",
-    "ANNOTATIONS_DELETED",
-    "TASKS_CREATED",
-    "TASKS_DELETED",
-    "PROJECT_UPDATED",
-)
+GROUP_FIELD, PROMPT_FIELD = "group", "prompt"
+# What a person may want otherwise on connecting again.
+_CHOSEN = ("title", "label_config", "prompts", "group_field", "prompt_field", "schedule", "time_zone", "overlapping")
 
 
 @dataclass(frozen=True)
 class Connected:
-    """What `connect` did: the labels with their prompts, the tasks it knows, their groups, the round it opened."""
+    """What `connect` did: changes, the labels with their prompts, the tasks it knows, their groups, a round opened."""
 
+    changes: list[str]
     prompts: dict[str, str]
+    group_field: str
     tasks: int
     groups: int
     held_out: int
@@ -63,38 +59,37 @@ def connect(
     ctx: Context,
     project_id: int,
     prompts: Mapping[str, str],
-    group_field: str,
-    prompt_field: str,
+    group_field: str | None = None,
+    prompt_field: str | None = None,
     timing: Timing = Timing(),
+    overlapping: bool | None = None,
 ) -> Connected:
-    """Connect or re-connect a project. The API must be up, for Label Studio calls it before it answers."""
-    ctx.settings.require("public_url", "api_token", "webhook_secret")
-    found = ctx.label_studio.project(project_id)
-    labels = parse_label_config(found["label_config"]).labels
-    unknown = sorted(set(prompts) - set(labels))
-    if unknown:
-        raise BadSettings(f"prompts for {', '.join(unknown)}, but project {project_id} has {', '.join(labels)}")
-    refresh = _fields_change(ctx, project_id, group_field, prompt_field)
-    project = _save(ctx, found, prompts, group_field, prompt_field, timing)
-    _connect_backend(ctx, project_id)
-    _connect_webhook(ctx, project_id)
-    ctx.label_studio.update_project(
-        project_id,
-        sampling="Uncertainty sampling",
-        show_collab_predictions=True,
-        # Label Studio would ask for predictions while it lists tasks, inside the annotator's request.
-        evaluate_predictions_automatically=False,
-        # Connecting set it to the backend's title; the queue needs the version that is published.
-        model_version=project.published_version or "",
-    )
-    annotations.reconcile(ctx, project)
-    if refresh:
-        annotations.read_fields_anew(ctx, project)
-    round_id = rounds.open_if_due(ctx, project_id)
+    """Connect or re-connect a project. The API must be up, for Label Studio calls it before it answers.
+
+    A field that is None stays as it was, and is the usual one at first. What is right already is not touched.
+    Predictions that would turn out otherwise now are forgotten.
+    """
+    known, wanted = _plan(ctx, project_id, prompts, group_field, prompt_field, timing, overlapping)
+    changes = _differences(known, wanted)
+    if known is not None and _fields(known) != _fields(wanted):
+        # Before the fields are remembered: where this is cut off, it is done again.
+        annotations.read_fields_anew(ctx, wanted)
+    _save(ctx, known, wanted)
+    changes += wiring.put_right(wired_as(ctx, wanted))
+    tasks_before = _count_tasks(ctx, project_id)
+    annotations.reconcile(ctx, wanted)
+    rounds.watch_served(ctx, project_id)
+    round_id = _open_round(ctx, known, project_id)
     with ctx.store.read() as s:
         tasks = projects.all_tasks(s, project_id)
+    if len(tasks) != tasks_before:
+        changes.append(f"import {len(tasks) - tasks_before} tasks with their groups")
+    for change in changes:
+        log.info("project %s: %s", project_id, change)
     return Connected(
-        prompts={label: project.prompts.get(label, label) for label in labels},
+        changes=changes,
+        prompts=asking.by_label(wanted),
+        group_field=wanted.group_field,
         tasks=len(tasks),
         groups=len({task.group_key for task in tasks}),
         held_out=sum(task.held_out for task in tasks),
@@ -102,65 +97,119 @@ def connect(
     )
 
 
-def _fields_change(ctx: Context, project_id: int, group_field: str, prompt_field: str) -> bool:
-    """Whether known tasks must be read anew; BadSettings when that would move the held-out line under a model."""
+def would_change(
+    ctx: Context,
+    project_id: int,
+    prompts: Mapping[str, str],
+    group_field: str | None = None,
+    prompt_field: str | None = None,
+    timing: Timing = Timing(),
+    overlapping: bool | None = None,
+) -> list[str]:
+    """What `connect` would do, in words; nothing is changed, here or in Label Studio."""
+    known, wanted = _plan(ctx, project_id, prompts, group_field, prompt_field, timing, overlapping)
+    found = wiring.findings(wired_as(ctx, wanted))
+    changes = _differences(known, wanted) + [finding.cure for finding in found if finding.fixable]
+    missing = len(ctx.label_studio.task_ids(project_id)) - _count_tasks(ctx, project_id)
+    return changes + ([f"import {missing} tasks with their groups"] if missing > 0 else [])
+
+
+def wired_as(ctx: Context, project: Project) -> Wired:
+    """The project as the parts of its wiring look at it."""
     with ctx.store.read() as s:
-        known = projects.find(s, project_id)
-        frozen = rows.latest_selected(s, project_id)
-    if known is None or (known.group_field, known.prompt_field) == (group_field, prompt_field):
-        return False
+        last = rows.latest(s, project.id)
+    return Wired(ctx, project, switching=last is not None and last.status is RoundStatus.rescored)
+
+
+def _plan(
+    ctx: Context,
+    project_id: int,
+    prompts: Mapping[str, str],
+    group_field: str | None,
+    prompt_field: str | None,
+    timing: Timing,
+    overlapping: bool | None,
+) -> tuple[Project | None, Project]:
+    """The project as we know it and as it shall be. Raises what speaks against connecting, before anything changes."""
+    ctx.settings.require("public_url", "api_token", "webhook_secret")
+    found = ctx.label_studio.project(project_id)
+    labels = parse_label_config(found["label_config"]).labels
+    unknown = sorted(set(prompts) - set(labels))
+    if unknown:
+        raise BadSettings(f"prompts for {', '.join(unknown)}, but project {project_id} has {', '.join(labels)}")
+    with ctx.store.read() as s:
+        known = projects.known(s, project_id)
+    wanted = _wanted(ctx, found, known, prompts, timing)
+    wanted.group_field = group_field or (known.group_field if known else GROUP_FIELD)
+    wanted.prompt_field = prompt_field or (known.prompt_field if known else PROMPT_FIELD)
+    if overlapping is not None:
+        wanted.overlapping = overlapping
+    if known is not None and _fields(known) != _fields(wanted):
+        _refuse_a_leak(ctx, known)
+    return known, wanted
+
+
+def _wanted(
+    ctx: Context, found: Mapping[str, Any], known: Project | None, prompts: Mapping[str, str], timing: Timing
+) -> Project:
+    """As it was, and as Label Studio and the caller say now; all but the fields of task data."""
+    columns = Project.__table__.columns.keys()
+    kept: dict[str, Any] = {name: getattr(known, name) for name in columns} if known else {"connected_at": ctx.now()}
+    if known is None or known.disconnected_at is not None:
+        # Whatever was missed while it was not connected is found: everything is pulled anew.
+        kept |= {"reconciled_until": None, "queue_problem": None, "disconnected_at": None}
+    elif known.label_config != found["label_config"]:
+        kept["reconciled_until"] = None  # each task's image may be another one
+    told = {name: found[name] for name in ("id", "title", "label_config")}
+    given = {"schedule": timing.schedule, "time_zone": timing.time_zone}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Project(**{"overlapping": True, **kept, **told, **chosen, "prompts": {**kept.get("prompts", {}), **prompts}})
+
+
+def _save(ctx: Context, known: Project | None, wanted: Project) -> None:
+    """Remember the project, and forget the predictions that would turn out otherwise now."""
+    with ctx.store.begin() as s:
+        projects.save(s, wanted)
+        if known is not None:
+            asking.forget_outdated(s, wanted.id, asking.terms(known), asking.terms(wanted))
+
+
+def _refuse_a_leak(ctx: Context, known: Project) -> None:
+    """Other fields would move the held-out line under a model that has trained."""
+    with ctx.store.read() as s:
+        frozen = rows.latest_selected(s, known.id)
     if frozen is not None:
         raise BadSettings(
-            f"project {project_id} reads groups from {known.group_field!r} and prompts from {known.prompt_field!r}, "
+            f"project {known.id} reads groups from {known.group_field!r} and prompts from {known.prompt_field!r}, "
             f"and round {frozen.number} has trained on that; other fields would leak held-out patients into training. "
             "Connect with the same fields, or a new project with the right ones"
         )
-    return True
 
 
-def _save(
-    ctx: Context,
-    found: Mapping[str, Any],
-    prompts: Mapping[str, str],
-    group_field: str,
-    prompt_field: str,
-    timing: Timing,
-) -> Project:
-    with ctx.store.begin() as s:
-        known = projects.find(s, found["id"])
-        project = Project(
-            id=found["id"],
-            title=found["title"],
-            label_config=found["label_config"],
-            prompts={**(known.prompts if known else {}), **prompts},
-            group_field=group_field,
-            prompt_field=prompt_field,
-            published_version=known.published_version if known else None,
-            # Everything is pulled anew: whatever was missed while it was not connected is found.
-            reconciled_until=None,
-            reconciled_at=known.reconciled_at if known else None,
-            schedule=known.schedule if known and timing.schedule is None else timing.schedule,
-            time_zone=known.time_zone if known and timing.time_zone is None else timing.time_zone,
-            held_out_share=known.held_out_share if known else ctx.settings.held_out_share,
-            connected_at=known.connected_at if known else ctx.now(),
-        )
-        projects.save(s, project)
-        return projects.get(s, project.id)
+def _open_round(ctx: Context, known: Project | None, project_id: int) -> int | None:
+    """A round that is due, or the one that disconnecting called off."""
+    with ctx.store.read() as s:
+        last = rows.latest(s, project_id)
+    left_at = known.disconnected_at if known else None
+    if left_at and last and last.status is RoundStatus.cancelled and last.finished_at and last.finished_at >= left_at:
+        with suppress(RoundRunning):  # another process connects the same project
+            return rounds.open_now(ctx, project_id)
+    return rounds.open_if_due(ctx, project_id)
 
 
-def _connect_backend(ctx: Context, project_id: int) -> None:
-    url, password = ctx.settings.public_url, ctx.settings.api_token.get_secret_value()
-    for backend in ctx.label_studio.ml_backends(project_id):
-        if backend.get("title") == TITLE:
-            ctx.label_studio.delete_ml_backend(backend["id"])
-    ctx.label_studio.create_ml_backend(project_id, url, TITLE, USER, password)
+def _fields(project: Project) -> tuple[str, str]:
+    return project.group_field, project.prompt_field
 
 
-def _connect_webhook(ctx: Context, project_id: int) -> None:
-    """Our own webhook, with its secret; the one Label Studio made on connecting carries none and is removed."""
-    url = f"{ctx.settings.public_url}/webhook"
-    for webhook in ctx.label_studio.webhooks(project_id):
-        if webhook.get("url", "").rstrip("/") == url:
-            ctx.label_studio.delete_webhook(webhook["id"])
-    headers = {SECRET_HEADER: ctx.settings.webhook_secret.get_secret_value()}
-    ctx.label_studio.create_webhook(project_id, url, headers, ACTIONS)
+def _differences(known: Project | None, wanted: Project) -> list[str]:
+    """What changes in our own rows, in words."""
+    if known is None:
+        return [f"take project {wanted.id} ({wanted.title}) in"]
+    again = [] if known.disconnected_at is None else [f"take project {wanted.id} up where it was"]
+    changed = [name for name in _CHOSEN if getattr(known, name) != getattr(wanted, name)]
+    return again + [f"remember another {name.replace('_', ' ')}" for name in changed]
+
+
+def _count_tasks(ctx: Context, project_id: int) -> int:
+    with ctx.store.read() as s:
+        return projects.count_tasks(s, project_id)

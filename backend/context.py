@@ -12,7 +12,9 @@ import strategies
 from backend import broker
 from backend.errors import BadSettings
 from backend.files import Files
+from backend.label_studio import image_hosts
 from backend.label_studio.client import LabelStudioClient
+from backend.label_studio.image_hosts import Outside
 from backend.serving import Serving
 from backend.settings import Settings
 from backend.store import Store
@@ -56,13 +58,24 @@ def build(settings: Settings, *, migrate: bool = True) -> Context:
         settings=settings,
         store=store,
         files=files,
-        label_studio=LabelStudioClient(settings.label_studio_url, settings.label_studio_token.get_secret_value()),
+        label_studio=LabelStudioClient(
+            settings.label_studio_url,
+            settings.label_studio_token.get_secret_value(),
+            outside=_outside(settings),
+        ),
         serving=Serving(
             store, files, settings.device, settings.backbone_weights, settings.backbone_tokenizer, settings.precision
         ),
         enqueue=_sender(settings),
         now=lambda: datetime.now(UTC),
     )
+
+
+def _outside(settings: Settings) -> Outside:
+    try:
+        return Outside(image_hosts.parse(settings.image_hosts, settings.image_networks))
+    except ValueError as error:
+        raise BadSettings(f"WARDROUND_IMAGE_HOSTS: {error}") from None
 
 
 def _require_strategy(name: str) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 import strategies
-from backend import metrics
+from backend import metrics, prompts
 from backend.context import Context
 from backend.errors import BadImage
+from backend.label_studio.cleaning import drawn
 from backend.label_studio.errors import ForbiddenImageUrl, ImageTooLarge, LabelStudioRefused
 from backend.label_studio.payloads import LabelConfig, PredictRequest, ls_score, parse_label_config, regions
 from backend.serving import Served
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 # Uncertainty to rank by, whatever the strategy: one number per image that compares across versions.
 SCORED_BY = "entropy"
-_THRESHOLD = 0.5
 # A task outside the queue comes after it. Without a score it would come first on one database and last on another.
 _LAST = 1.0
 UNPUBLISHED = "wardround"
@@ -75,6 +75,9 @@ def compute(
     Studio.
     """
     n_draws = 0 if waited_for else ctx.settings.n_draws
+    with ctx.store.read() as s:
+        # A round holds the project as it was when it began; what is asked for now may be something else.
+        project = projects.known(s, project.id) or project
     config = parse_label_config(project.label_config)
     answers: dict[int, Answer] = {}
     for done, task in enumerate(tasks, start=1):
@@ -95,7 +98,7 @@ def image_of(ctx: Context, task: TaskRow) -> str | None:
     if task.problem:
         return None
     try:
-        content = ctx.label_studio.fetch_image(task.image_url, ctx.settings.max_image_bytes)
+        content = ctx.label_studio.fetch_image(task.image_url, ctx.settings.max_image_bytes, task.id)
         sha256 = ctx.files.put_image(content)
     except (BadImage, ForbiddenImageUrl, ImageTooLarge, LabelStudioRefused) as error:
         if error.retryable:
@@ -103,24 +106,14 @@ def image_of(ctx: Context, task: TaskRow) -> str | None:
         _note_problem(ctx, task, error)
         return None
     with ctx.store.begin() as s:
-        projects.change_task(s, task.id, image_sha256=sha256)
+        projects.change_fetched(s, task, image_sha256=sha256)
     return sha256
 
 
 def _note_problem(ctx: Context, task: TaskRow, error: Exception) -> None:
     log.warning("task %s is left out: %s", task.id, error)
     with ctx.store.begin() as s:
-        projects.change_task(s, task.id, problem=str(error))
-
-
-def prompt_for(project: Project, task: TaskRow, label: str) -> str:
-    """The text for one label: the task's own, else the project's, else the label's name. `{label}` is filled in."""
-    return (task.prompt or project.prompts.get(label) or label).replace("{label}", label)
-
-
-def prompts_for(project: Project, task: TaskRow) -> list[str]:
-    """The text for each label of the project's label config, in its order."""
-    return [prompt_for(project, task, label) for label in parse_label_config(project.label_config).labels]
+        projects.change_fetched(s, task, problem=str(error))
 
 
 def seed_of(version: ModelVersion) -> int:
@@ -137,11 +130,11 @@ def _predict(
     image_sha256: str,
     n_draws: int,
 ) -> Answer:
-    prompts = dict(zip(config.labels, prompts_for(project, task), strict=True))
+    texts = dict(zip(config.labels, prompts.prompts_for(project, task), strict=True))
     image = ctx.files.image(image_sha256)
-    [by_label] = served.segmenter.segment_labels([image], prompts, n_draws=n_draws, seed=seed_of(served.version))
+    [by_label] = served.segmenter.segment_labels([image], texts, n_draws=n_draws, seed=seed_of(served.version))
     found = [by_label[label] for label in config.labels]
-    regions_json = orjson.dumps(_regions(config, found)).decode()
+    regions_json = orjson.dumps(_regions(ctx, project, config, found)).decode()
     score: float | None = None
     if n_draws:
         # The image is asked for the label that is least certain.
@@ -155,12 +148,18 @@ def _predict(
         "created_at": ctx.now(),
     }
     with ctx.store.begin() as s:
-        predictions.add(s, [row])
+        if prompts.still_asked(s, prompts.terms(project), task):
+            predictions.add(s, [row])
+        else:
+            log.info("task %s: its prompt changed while it was predicted; it is predicted anew when needed", task.id)
     return Answer(regions_json, score)
 
 
-def _regions(config: LabelConfig, found: Sequence[Segmentation]) -> list[dict[str, Any]]:
-    masks = {label: one.probability > _THRESHOLD for label, one in zip(config.labels, found, strict=True)}
+def _regions(
+    ctx: Context, project: Project, config: LabelConfig, found: Sequence[Segmentation]
+) -> list[dict[str, Any]]:
+    probabilities = {label: one.probability for label, one in zip(config.labels, found, strict=True)}
+    masks = drawn(probabilities, exclusive=not project.overlapping, speck_share=ctx.settings.speck_share)
     confidence = {
         label: float(one.probability[masks[label]].mean())
         for label, one in zip(config.labels, found, strict=True)

@@ -86,6 +86,7 @@ def status(ctx: Context) -> dict[str, Any]:
                 "pulled_at": project.reconciled_at.isoformat() if project.reconciled_at else None,
                 "schedule": " ".join(schedule_of(settings, project)) if schedule_of(settings, project)[0] else None,
                 "published_version": project.published_version,
+                "queue_problem": project.queue_problem,
                 "last_round": last.id if last else None,
             }
             for project, last in known
@@ -139,6 +140,8 @@ def status_in_words(found: Mapping[str, Any]) -> str:
             f"project {project['id']} ({project['title']}): last pull {project['pulled_at'] or 'never'}, "
             f"serves {project['published_version'] or 'nothing'}{schedule}"
         )
+        if project["queue_problem"]:
+            lines.append(f"  NOT SERVED IN OUR ORDER: {project['queue_problem']}")
     for row in found["rounds"]:
         now = _progress_in_words(row["progress"]) if row["progress"] else f"waits for {row['lane']}"
         lines.append(f"round {row['id']} of project {row['project_id']}: {row['status']}; {now}")

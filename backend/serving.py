@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from backend.files import Files
+from backend.recent import Recent
 from backend.store import Store, predictions
 from backend.tables import ModelVersion
 
 if TYPE_CHECKING:
     from model import ModelConfig, Segmenter, Source
+
+
+RECENT_BYTES = 256_000_000
+"""Of images and maps that a serving version may remember, in every process that answers people."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,8 @@ class Served:
 
     version: ModelVersion
     segmenter: Segmenter
+    recent: Recent = field(default_factory=lambda: Recent(RECENT_BYTES), compare=False)
+    """What it saw lately, for people who ask again and again about one image; gone when another version serves."""
 
 
 class Serving:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -55,6 +56,9 @@ class Settings(BaseSettings):
     random_share: float = Field(0.1, ge=0, lt=1, description="Share of the queue served at random, as the control.")
     n_draws: int = Field(4, ge=1, le=256, description="Stochastic forward passes per image, to rank the pool.")
     max_draws: int = Field(30, ge=1, le=256, description="Such passes where the next annotations are decided.")
+    speck_share: float = Field(
+        0.0001, ge=0, lt=1, description="Predicted pieces and holes below this share of an image are cleaned up."
+    )
     train_max_steps: int = Field(600, ge=1, description="Optimiser steps of a round at most.")
     train_time_limit_seconds: float = Field(600.0, gt=0, description="Training time of a round at most.")
     promotion_margin: float = Field(0.02, ge=0, description="Mean held-out Dice a candidate may lose by, at most.")
@@ -73,6 +77,12 @@ class Settings(BaseSettings):
     keep_versions: int = Field(5, ge=1, description="Checkpoints kept beside the serving one and its parents.")
     min_free_disk_bytes: int = Field(1_000_000_000, ge=0, description="With less free disk no round goes on.")
     max_image_bytes: int = Field(64_000_000, ge=1, description="Larger image files are refused.")
+    image_hosts: str = Field(
+        "", description="Hosts besides Label Studio that images may come from: names or addresses, :port if unusual."
+    )
+    image_networks: str = Field(
+        "", description="Networks that are not public in which these hosts may lie, such as 10.0.0.0/8; empty: none."
+    )
     max_image_pixels: int = Field(64_000_000, ge=1, description="Images with more pixels are refused undecoded.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people (text) or machines (json).")
@@ -101,6 +111,13 @@ class Settings(BaseSettings):
         if unknown or not names:
             raise ValueError(f"must name some of {', '.join(LANES)}")
         return ",".join(dict.fromkeys(names))
+
+    @field_validator("image_networks")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for entry in filter(None, (each.strip() for each in value.split(","))):
+            ip_network(entry)  # its ValueError names the entry
+        return value
 
     @field_validator("log_level")
     @classmethod

@@ -135,7 +135,9 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, dict[str, str]: JSON, list[int]: JSON}
+    type_annotation_map = {datetime: UtcDateTime} | dict.fromkeys(
+        (dict[str, Any], dict[str, str], dict[str, float], list[int]), JSON
+    )
 
 
 class Project(Base):
@@ -154,7 +156,10 @@ class Project(Base):
     schedule: Mapped[str | None] = mapped_column(String(120))  # cron expression; None: as the settings say, "": never
     time_zone: Mapped[str | None] = mapped_column(String(64))  # of the schedule, such as Europe/Zurich
     held_out_share: Mapped[float | None]  # of its groups, as it was when the project was connected: it never moves
+    overlapping: Mapped[bool] = mapped_column(default=True)  # whether one pixel may have several labels
+    queue_problem: Mapped[str | None] = mapped_column(Text)  # how what Label Studio serves differs from the queue
     connected_at: Mapped[datetime]
+    disconnected_at: Mapped[datetime | None]  # a lead took it out of our hands; its rows stay
 
 
 class Task(Base):
@@ -194,6 +199,19 @@ class Annotation(Base):
     updated_at: Mapped[datetime | None]
     received_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
+
+
+class Effort(Base):
+    """What an annotation cost and what its pre-annotation was worth: one row for each, once both can be compared."""
+
+    __tablename__ = "efforts"
+    annotation_id: Mapped[int] = mapped_column(ForeignKey("annotations.id"), primary_key=True, autoincrement=False)
+    updated_at: Mapped[datetime]  # of the annotation that was compared: an edited one is compared anew
+    round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"), index=True)  # whose queue it came from
+    model_version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))  # whose pre-annotation it was
+    accepted: Mapped[bool | None]  # submitted as it was; None without a pre-annotation
+    dice: Mapped[dict[str, float] | None]  # label -> Dice of pre-annotation and answer; None without one
+    measured_at: Mapped[datetime]
 
 
 class Mask(Base):
@@ -321,6 +339,21 @@ class Prediction(Base):
     score: Mapped[float | None]  # higher = ask sooner; None: made in one pass for who waited, not ranked
     embedding: Mapped[bytes] = mapped_column(LargeBinary)  # (D,) float32, L2-normalised
     created_at: Mapped[datetime]
+
+
+class Publication(Base):
+    """How far the publication of a round's queue has come: whoever goes on after a crash sends nothing twice.
+
+    Ranks below `sent` are in Label Studio for certain; those from there to below `sending` were in a request whose
+    answer nobody may have heard.
+    """
+
+    __tablename__ = "publications"
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))  # model_version in Label Studio; no other attempt ever has it
+    attempt: Mapped[int]  # names taken so far
+    sent: Mapped[int] = mapped_column(default=0)
+    sending: Mapped[int] = mapped_column(default=0)
 
 
 class Query(Base):

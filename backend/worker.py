@@ -17,7 +17,7 @@ from typing import Any
 
 from celery import Celery, signals
 
-from backend import annotations, context, devices, logs, metrics, retention, rounds
+from backend import annotations, context, devices, effort, logs, metrics, retention, rounds
 from backend.errors import DeviceBusy, Interrupted, StoreUnreachable, WardroundError
 from backend.settings import load
 from backend.store import projects, workers
@@ -170,29 +170,53 @@ def reconcile() -> None:
 @app.task(name="wardround.pull")
 def pull(project_id: int) -> None:
     """Find what webhooks lost in one project: annotations, tasks, a due round."""
-    with _guard:
-        if ("pull", project_id) in _working:
+    with _once("pull", project_id) as free:
+        if not free:
             return
-        _working.add(("pull", project_id))
-    try:
         with _one_of_many(project_id, "could not be reconciled"):
             with _ctx().store.read() as s:
                 project = projects.get(s, project_id)
             log.debug("project %s: %s", project_id, annotations.reconcile(_ctx(), project))
             rounds.repair(_ctx(), project_id)
             rounds.open_if_due(_ctx(), project_id)
-    finally:
-        with _guard:
-            _working.discard(("pull", project_id))
+            rounds.watch_served(_ctx(), project_id)
+        with _one_of_many(project_id, "has annotations whose effort could not be measured"):
+            effort.measure(_ctx(), project_id)
+
+
+@app.task(name="wardround.forget_versions")
+def forget_versions(project_id: int) -> None:
+    """Delete from Label Studio a piece of what is published no more; the next piece waits its turn."""
+    with _once("forget", project_id) as free, _one_of_many(project_id, "still has old predictions in Label Studio"):
+        if free and rounds.forget_some(_ctx(), project_id):
+            _ctx().enqueue("forget_versions", project_id)
 
 
 @app.task(name="wardround.prune")
 def prune() -> None:
-    """Keep disk and database within their bounds."""
+    """Keep disk, database and Label Studio within their bounds."""
+    with _ctx().store.read() as s:
+        ids = [project.id for project in projects.every(s)]
+    for project_id in ids:
+        _ctx().enqueue("forget_versions", project_id)
     try:
         log.info("pruned: %s", retention.prune(_ctx()))
     except StoreUnreachable as error:  # this machine's own room is free by then; the rest is freed in an hour
         log.warning("not all was pruned: %s", error)
+
+
+@contextmanager
+def _once(work: str, project_id: int) -> Iterator[bool]:
+    """False when this worker is at it already: a slow project must not fill the threads."""
+    with _guard:
+        free = (work, project_id) not in _working
+        _working.add((work, project_id))
+    try:
+        yield free
+    finally:
+        if free:
+            with _guard:
+                _working.discard((work, project_id))
 
 
 @contextmanager

@@ -100,7 +100,8 @@ class Connection:
             if response.status_code == 401:
                 raise LabelStudioUnauthorised(
                     f"Label Studio does not accept the configured token ({_name(request)} was answered 401); "
-                    "a legacy token must be allowed for the organisation, or use a personal access token"
+                    "a legacy token must be allowed for the organisation, or use a personal access token",
+                    self._excerpt(response, secrets),
                 )
             if response.status_code >= 400:
                 raise self._refused(request, response, secrets)
@@ -138,11 +139,17 @@ class Connection:
     def _refused(
         self, request: httpx.Request, response: httpx.Response, secrets: tuple[str, ...]
     ) -> LabelStudioRefused:
+        excerpt = self._excerpt(response, secrets)
+        return LabelStudioRefused(
+            f"{_name(request)} was answered {response.status_code}: {excerpt}", response.status_code, excerpt
+        )
+
+    def _excerpt(self, response: httpx.Response, secrets: tuple[str, ...]) -> str:
+        """The start of an error's body, without tokens of ours and without what the request kept secret."""
         excerpt = self._auth.redacted(_excerpt(response))
         for secret in filter(None, secrets):
             excerpt = excerpt.replace(secret, "***")
-        message = f"{_name(request)} was answered {response.status_code}: {excerpt[:_EXCERPT_CHARS]}"
-        return LabelStudioRefused(message, response.status_code, excerpt[:_EXCERPT_CHARS])
+        return excerpt[:_EXCERPT_CHARS]
 
 
 def _base(url: str) -> httpx.URL:

@@ -16,7 +16,7 @@ class BadPayload(LabelStudioError):
 
 
 class UnsupportedLabelConfig(LabelStudioError):
-    """A label config without exactly one brush control on one image; the message says what to change."""
+    """A label config without a brush or polygon control on exactly one image; the message says what to change."""
 
     http_status = 422
 
@@ -34,7 +34,7 @@ class BadScore(LabelStudioError):
 
 
 class BadMask(LabelStudioError):
-    """A brush region that cannot be read as a mask."""
+    """A region that cannot be read as a mask."""
 
     http_status = 422
 
@@ -51,9 +51,16 @@ class LabelStudioUnreachable(LabelStudioError):
 
 
 class LabelStudioUnauthorised(LabelStudioError):
-    """Label Studio does not accept the configured token. A round waits for a new one: no work is lost over it."""
+    """Label Studio does not accept the configured token. A round waits for a new one: no work is lost over it.
+
+    ``excerpt`` is the start of its answer, which says why.
+    """
 
     retryable = True
+
+    def __init__(self, message: str, excerpt: str = "") -> None:
+        super().__init__(message)
+        self.excerpt = excerpt
 
 
 class LabelStudioRefused(LabelStudioError):
@@ -78,7 +85,7 @@ class QueueKeptChanging(LabelStudioError):
 
 
 class ForbiddenImageUrl(LabelStudioError):
-    """An image that is not on the configured Label Studio; it is never fetched."""
+    """An image that is neither on the configured Label Studio nor on a host that was named; it is never fetched."""
 
     http_status = 422
 

@@ -1,4 +1,4 @@
-"""Label Studio's brush masks: (H, W) bool in the image frame, to and from its run-length code.
+"""What people paint: masks (H, W) bool in the image frame, to and from Label Studio's brush code.
 
 The code is thi.ng's rle-pack over the flattened RGBA image: 32 bits count (= H * W * 4), 5 bits word size - 1,
 four times 4 bits run size - 1, then records of 1 bit (one word repeated, or words in full), 2 bits run size,
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.label_studio import polygons
 from backend.label_studio.errors import BadMask, MaskSizeMismatch
-from backend.label_studio.label_config import LabelConfig
+from backend.label_studio.label_config import Control, LabelConfig
 
 MAX_PIXELS = 64_000_000
 
@@ -69,21 +70,27 @@ def decode(rle: Sequence[int], height: int, width: int, max_pixels: int = MAX_PI
 def masks_of(
     regions: Iterable[Mapping[str, Any]], label_config: LabelConfig, expected_size: tuple[int, int] | None = None
 ) -> dict[str, NDArray[np.bool_]]:
-    """The mask of each label painted in an annotation: label → (H, W) bool, the union of its regions.
+    """The mask of each label painted in an annotation: label → (H, W) bool, the union of its brushes and polygons.
 
-    Labels without a region are absent. Regions of other controls (points, boxes, polygons) are ignored.
+    Labels without a region are absent. Regions of controls that hold no masks (points, boxes, choices) are ignored.
     ``expected_size`` is the (height, width) of the image in pixels, where known. Raises MaskSizeMismatch where the
     regions disagree with it or with each other, BadMask where one cannot be read.
     """
+    controls = {(control.name, f"{control.kind}labels"): control for control in label_config.controls}
     masks: dict[str, NDArray[np.bool_]] = {}
     for region in regions:
-        if region.get("from_name") != label_config.from_name or region.get("type") != "brushlabels":
+        control = controls.get((_text(region.get("from_name")), _text(region.get("type"))))
+        if control is None:
             continue
-        labels, mask = _read_region(region, label_config, expected_size)
+        labels, mask = _read_region(region, control, expected_size)
         expected_size = mask.shape[0], mask.shape[1]
         for label in labels:
             masks[label] = masks[label] | mask if label in masks else mask
     return masks
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _runs_of(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -171,22 +178,34 @@ def _words(data: bytes, position: int, length: int) -> bytes:
 
 
 def _read_region(
-    region: Mapping[str, Any], label_config: LabelConfig, expected_size: tuple[int, int] | None
+    region: Mapping[str, Any], control: Control, expected_size: tuple[int, int] | None
 ) -> tuple[list[str], NDArray[np.bool_]]:
     name = f"region {region.get('id', '(without id)')!r}"
     height, width = _size_of(region, name)
     if expected_size not in (None, (height, width)):
         raise MaskSizeMismatch(f"{name} is {width} x {height} px, its image {_shown(expected_size)}; {_REDRAW}")
     value = region.get("value")
-    if not isinstance(value, Mapping) or value.get("format") != "rle" or not isinstance(value.get("rle"), list):
-        raise BadMask(f"{name} holds no brush code (value.format 'rle' and a list value.rle); paint it again")
-    labels = value.get("brushlabels")
-    if not isinstance(labels, list) or not labels or any(label not in label_config.labels for label in labels):
-        raise BadMask(f"{name} has labels {labels!r}, the label config has {label_config.labels}; give it one of them")
+    if not isinstance(value, Mapping):
+        raise BadMask(f"{name} holds nothing that was drawn; draw it again")
+    labels = value.get(f"{control.kind}labels")
+    if not isinstance(labels, list) or not labels or any(label not in control.labels for label in labels):
+        raise BadMask(f"{name} has labels {labels!r}, its control has {control.labels}; give it one of them")
     try:
-        return labels, decode(value["rle"], height, width)
+        return labels, (_painted if control.kind == "brush" else _outlined)(value, height, width)
     except BadMask as error:
         raise type(error)(f"{name}: {error}") from error
+
+
+def _painted(value: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+    if value.get("format") != "rle" or not isinstance(value.get("rle"), list):
+        raise BadMask("it holds no brush code (value.format 'rle' and a list value.rle); paint it again")
+    return decode(value["rle"], height, width)
+
+
+def _outlined(value: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+    if value.get("closed") is False:
+        raise BadMask("its outline is not closed; close the polygon and save again")
+    return polygons.decode(value.get("points"), height, width)
 
 
 def _size_of(region: Mapping[str, Any], name: str) -> tuple[int, int]:
@@ -195,7 +214,10 @@ def _size_of(region: Mapping[str, Any], name: str) -> tuple[int, int]:
         raise BadMask(f"{name} does not say the size of its image (original_height, original_width)")
     if region.get("image_rotation"):
         raise BadMask(f"{name} was painted on a rotated image; turn the image back and save again")
-    return int(size[0] or 0), int(size[1] or 0)
+    height, width = int(size[0] or 0), int(size[1] or 0)
+    if height * width > MAX_PIXELS:
+        raise BadMask(f"{name} is of an image of {width} x {height} px, more than {MAX_PIXELS} pixels; {_REDRAW}")
+    return height, width
 
 
 def _shown(size: tuple[int, int] | None) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.label_studio import masks as brush
+from backend.label_studio import polygons, smart
 from backend.label_studio.errors import BadPayload, BadScore, UnknownLabel, UnsupportedLabelConfig
 from backend.label_studio.fields import (
     a_list,
@@ -22,7 +23,8 @@ from backend.label_studio.fields import (
     objects,
     optional_seconds,
 )
-from backend.label_studio.label_config import LabelConfig, parse_label_config
+from backend.label_studio.images import as_stored
+from backend.label_studio.label_config import Control, LabelConfig, parse_label_config
 
 __all__ = [
     "Annotation",
@@ -55,7 +57,7 @@ _KNOWN_ACTIONS = _ANNOTATION_ACTIONS | {
 
 @dataclass(frozen=True)
 class Task:
-    """One image to segment. ``image_url`` is as Label Studio gives it, "" where the task's data has none."""
+    """One image to segment. ``image_url`` is as Label Studio stores it, "" where the task's data has none."""
 
     id: int
     project_id: int
@@ -81,12 +83,16 @@ class Annotation:
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """Body of ``POST /predict``; ``context`` holds the click or box of a smart tool and is None otherwise."""
+    """Body of ``POST /predict``; ``context`` holds the click or box of a smart tool and is None otherwise.
+
+    With a context, ``drawn`` has what is drawn on the tasks already, as ``smart.drawn`` orders it.
+    """
 
     project_id: int
     label_config: str
     tasks: list[Task]
     context: dict[str, Any] | None
+    drawn: list[list[Mapping[str, Any]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -112,12 +118,14 @@ def parse_predict(body: Any) -> PredictRequest:
     project_id = _project_key(body.get("project"))
     label_config = a_text(body.get("label_config"), "label_config")
     image_key = parse_label_config(label_config).image_key
-    tasks = [parse_task(task, project_id, image_key) for task in objects(a_list(body.get("tasks"), "tasks"), "tasks")]
+    whole = objects(a_list(body.get("tasks"), "tasks"), "tasks")
+    tasks = [parse_task(task, project_id, image_key) for task in whole]
     params = an_object(body.get("params") or {}, "params")
     context = params.get("context")
-    return PredictRequest(
-        project_id, label_config, tasks, dict(an_object(context, "params.context")) if context else None
-    )
+    if not context:
+        return PredictRequest(project_id, label_config, tasks, None)
+    drawn = [regions for task in whole for regions in smart.drawn(task)]
+    return PredictRequest(project_id, label_config, tasks, dict(an_object(context, "params.context")), drawn)
 
 
 def parse_setup(body: Any) -> int:
@@ -145,7 +153,7 @@ def parse_task(task: Any, project_id: int, image_key: str | None) -> Task:
     task = an_object(task, "task")
     data = dict(an_object(task.get("data"), "task.data"))
     url = data.get(image_key) if image_key else None
-    return Task(an_id(task.get("id"), "task.id"), project_id, data, url if isinstance(url, str) else "")
+    return Task(an_id(task.get("id"), "task.id"), project_id, data, as_stored(url) if isinstance(url, str) else "")
 
 
 def parse_annotation(annotation: Any, project_id: int) -> Annotation:
@@ -168,8 +176,10 @@ def parse_annotation(annotation: Any, project_id: int) -> Annotation:
 def regions(
     label_config: LabelConfig, masks: Mapping[str, NDArray[np.bool_]], scores: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """The brush regions of a prediction, in the order of the config's labels.
+    """The regions of a prediction, in the order of the config's labels, each label drawn with its control.
 
+    A label with a brush gives one region, which is the mask exactly; one with polygons alone gives a region for each
+    piece, the same within ``polygons.MIN_IOU``.
     masks: label → (H, W) bool at the image's natural resolution; an empty mask gives no region.
     scores: label → confidence in [0, 1], shown beside the region; labels may be absent.
     The same masks give the same regions, ids included. Raises UnknownLabel, BadScore, BadMask.
@@ -177,8 +187,8 @@ def regions(
     unknown = sorted({*masks, *scores} - set(label_config.labels))
     if unknown:
         raise UnknownLabel(f"labels {unknown} are not in the label config, which has {list(label_config.labels)}")
-    painted = (label for label in label_config.labels if label in masks and masks[label].any())
-    return [_region(label_config, label, masks[label], scores.get(label)) for label in painted]
+    painted = [label for label in label_config.labels if label in masks and masks[label].any()]
+    return [region for label in painted for region in _regions(label_config, label, masks[label], scores.get(label))]
 
 
 def prediction(task_id: int, model_version: str, regions: list[dict[str, Any]], ls_score: float) -> dict[str, Any]:
@@ -197,20 +207,36 @@ def ls_score(rank: int, size: int) -> float:
     return (rank + 1) / (size + 1)
 
 
-def _region(label_config: LabelConfig, label: str, mask: NDArray[np.bool_], score: float | None) -> dict[str, Any]:
-    rle = brush.encode(mask)
-    height, width = mask.shape
+def _regions(
+    label_config: LabelConfig, label: str, mask: NDArray[np.bool_], score: float | None
+) -> list[dict[str, Any]]:
+    control = label_config.control_for(label)
+    if control.kind == "brush":
+        values: list[dict[str, Any]] = [{"format": "rle", "rle": brush.encode(mask)}]
+    else:
+        values = [{"points": points, "closed": True} for points in polygons.encode(mask)]
+    return [_region(label_config.to_name, control, label, mask.shape, value, score) for value in values]
+
+
+def _region(
+    to_name: str, control: Control, label: str, shape: tuple[int, ...], value: dict[str, Any], score: float | None
+) -> dict[str, Any]:
+    kind = f"{control.kind}labels"
     region = {
-        "id": hashlib.sha256(f"{label_config.from_name}\0{label}\0".encode() + bytes(rle)).hexdigest()[:10],
-        "from_name": label_config.from_name,
-        "to_name": label_config.to_name,
-        "type": "brushlabels",
-        "original_width": width,
-        "original_height": height,
+        "id": hashlib.sha256(f"{control.name}\0{label}\0".encode() + _drawing(value)).hexdigest()[:10],
+        "from_name": control.name,
+        "to_name": to_name,
+        "type": kind,
+        "original_width": shape[1],
+        "original_height": shape[0],
         "image_rotation": 0,
-        "value": {"format": "rle", "rle": rle, "brushlabels": [label]},
+        "value": value | {kind: [label]},
     }
     return region if score is None else region | {"score": _in_unit(score)}
+
+
+def _drawing(value: dict[str, Any]) -> bytes:
+    return bytes(value["rle"]) if "rle" in value else repr(value["points"]).encode()
 
 
 def _in_unit(score: float) -> float:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from backend.context import Context
 from backend.errors import ClaimLost, Interrupted
-from backend.store import rounds
+from backend.store import Session, rounds
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,12 @@ class Claim:
     def confirm(self) -> None:
         """Ask the database itself, right before something that others see: ClaimLost when the round is not ours."""
         if self._lost.is_set() or not self._renew():
+            self._lost.set()
+            raise ClaimLost(f"round {self.round_id} was cancelled or taken over by another process")
+
+    def hold(self, s: Session) -> None:
+        """Make the caller's transaction part of the claim: it happens only if the round is ours. ClaimLost."""
+        if self._lost.is_set() or not rounds.beat(s, self.round_id, self.owner, self._lease_seconds, None):
             self._lost.set()
             raise ClaimLost(f"round {self.round_id} was cancelled or taken over by another process")
 

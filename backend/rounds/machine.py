@@ -75,11 +75,14 @@ def run(ctx: Context, round_id: int, stop: threading.Event | None = None, lane: 
 
 
 def follow(ctx: Context, round_id: int) -> None:
-    """Nudge the lane of the round's next step."""
+    """Nudge the lane of the round's next step; after the last one, whoever deletes what is published no more."""
     with ctx.store.read() as s:
-        lane = lane_of(rounds.get(s, round_id))
+        row = rounds.get(s, round_id)
+    lane = lane_of(row)
     if lane is not None:
         ctx.enqueue("run_round", round_id, lane=lane)
+    elif row.status is RoundStatus.done:
+        ctx.enqueue("forget_versions", row.project_id)
 
 
 def _take_step(ctx: Context, claim: Claim, lane: Lane | None) -> bool:

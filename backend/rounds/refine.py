@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import strategies
 from backend import predictions as journey
+from backend.prompts import prompts_for
 from backend.rounds.job import Job
 from backend.store import predictions, projects
 from backend.tables import ModelVersion, Task
@@ -44,7 +45,7 @@ def refined_scores(job: Job, version: ModelVersion) -> dict[int, float]:
     start, near = around_the_cut(_scored_pool(job, version), settings.annotations_per_round)
     images = [journey.image_of(job.ctx, one.task) for one in near]
     pictures = [
-        (image, journey.prompts_for(job.project, one.task))
+        (image, prompts_for(job.project, one.task))
         for image, one in zip(images, near, strict=True)
         if image is not None
     ]

@@ -9,7 +9,8 @@ import numpy as np
 
 from backend import consensus
 from backend.label_studio.payloads import parse_label_config
-from backend.predictions import image_of, prompt_for
+from backend.predictions import image_of
+from backend.prompts import prompt_for
 from backend.rounds.job import Job, Write
 from backend.store import Session, annotations, projects, rounds
 from backend.tables import Annotation, Role, RoundItem, Task

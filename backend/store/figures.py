@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from backend.metrics import Gauge
 from backend.store.clock import database_seconds
 from backend.store.database import Store
-from backend.tables import FINISHED, Annotation, ModelVersion, Project, Round, RoundStatus, Task, Worker
+from backend.tables import FINISHED, Annotation, Effort, ModelVersion, Project, Round, RoundStatus, Task, Worker
 
 Samples = list[tuple[Mapping[str, str], float]]
 
@@ -43,9 +43,11 @@ def gauges(s: Session, *, lease_seconds: float, now: datetime) -> list[Gauge]:
         ),
         Gauge("wardround_worker_silent_seconds", "Since a worker's last sign of life.", _workers(s)),
         Gauge("wardround_last_pull_seconds", "Since the last successful pull, or since connecting.", _pulls(s, now)),
+        Gauge("wardround_queue_problem", "1 while Label Studio does not serve what was published, else 0.", _astray(s)),
         Gauge("wardround_pool_tasks", "Tasks that can be asked for.", _pool(s)),
         Gauge("wardround_annotations", "Usable annotations.", _annotations(s)),
         Gauge("wardround_held_out_annotated_tasks", "Held-out tasks with a usable annotation.", _held_out(s)),
+        Gauge("wardround_pre_annotations", "Pre-annotations that were answered, by what became of them.", _answered(s)),
         Gauge("wardround_serving_version", "Number of the serving model version.", _serving(s)),
         Gauge("wardround_held_out_dice", "Held-out Dice of the serving model version.", _dice(s)),
     ]
@@ -80,8 +82,14 @@ def _workers(s: Session) -> Samples:
 
 def _pulls(s: Session, now: datetime) -> Samples:
     last = func.coalesce(Project.reconciled_at, Project.connected_at, type_=Project.connected_at.type)
-    rows = s.execute(select(Project.id, last).order_by(Project.id))
+    rows = s.execute(select(Project.id, last).where(Project.disconnected_at.is_(None)).order_by(Project.id))
     return _by_project((project_id, _seconds(at, now)) for project_id, at in rows)
+
+
+def _astray(s: Session) -> Samples:
+    connected = select(Project.id, Project.queue_problem.is_not(None)).where(Project.disconnected_at.is_(None))
+    rows = s.execute(connected.order_by(Project.id))
+    return _by_project(rows)
 
 
 def _pool(s: Session) -> Samples:
@@ -98,6 +106,17 @@ def _annotations(s: Session) -> Samples:
 def _held_out(s: Session) -> Samples:
     answered = exists().where(Annotation.task_id == Task.id, *_usable())
     return _counts(s, Task.deleted_at.is_(None), Task.held_out.is_(True), answered)
+
+
+def _answered(s: Session) -> Samples:
+    joined = select(Annotation.project_id, Effort.accepted, func.count()).join(Effort).where(*_usable())
+    counted = joined.where(Effort.accepted.is_not(None)).group_by(Annotation.project_id, Effort.accepted)
+    found = {(project_id, accepted): n for project_id, accepted, n in s.execute(counted)}
+    return [
+        ({"project": str(project_id), "outcome": outcome}, found.get((project_id, accepted), 0))
+        for project_id in s.scalars(select(Project.id).order_by(Project.id))
+        for outcome, accepted in (("accepted", True), ("corrected", False))
+    ]
 
 
 def _serving(s: Session) -> Samples:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Select, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from backend.errors import NotFound
@@ -69,6 +69,37 @@ def of_tasks(s: Session, version_id: int, task_ids: Sequence[int]) -> dict[int, 
     return found
 
 
+class Scored(NamedTuple):
+    """What ranking needs of a prediction; `embedding` is its bytes, None where nobody asked for them."""
+
+    score: float | None
+    embedding: bytes | None
+
+
+def scored(s: Session, version_id: int, task_ids: Sequence[int], *, embeddings: bool) -> dict[int, Scored]:
+    """Scores by task without the regions, which of a whole project would not fit in memory."""
+    found: dict[int, Scored] = {}
+    columns = (Prediction.task_id, Prediction.score, *((Prediction.embedding,) if embeddings else ()))
+    for chunk in chunks(task_ids):
+        rows = s.execute(
+            select(*columns).where(Prediction.model_version_id == version_id, Prediction.task_id.in_(chunk))
+        )
+        found.update((row[0], Scored(row[1], row[2] if embeddings else None)) for row in rows)
+    return found
+
+
+def regions(s: Session, version_id: int, task_ids: Sequence[int]) -> dict[int, str]:
+    """JSON of the regions by task; a task without a prediction is absent."""
+    found: dict[int, str] = {}
+    for chunk in chunks(task_ids):
+        wanted = Prediction.model_version_id == version_id, Prediction.task_id.in_(chunk)
+        found.update(
+            (task_id, json)
+            for task_id, json in s.execute(select(Prediction.task_id, Prediction.regions_json).where(*wanted))
+        )
+    return found
+
+
 def tasks_without(s: Session, project_id: int, version_id: int) -> Sequence[Task]:
     """Sound tasks of the project that the version has not scored, by id."""
     return s.scalars(_without(version_id).where(Task.project_id == project_id).order_by(Task.id)).all()
@@ -98,6 +129,24 @@ def add(s: Session, rows: Iterable[dict[str, Any]]) -> None:
             s.execute(update(Prediction).where(*same, Prediction.score.is_(None)).values(**row))
 
 
+def forget(s: Session, task_ids: Sequence[int]) -> int:
+    """Delete the predictions of some tasks, by every version; returns how many."""
+    return sum(_delete(s, Prediction.task_id.in_(chunk)) for chunk in chunks(task_ids))
+
+
+def forget_all(s: Session, project_id: int, *, without_own_prompt: bool = False) -> int:
+    """Delete the predictions of a project's tasks, all or those without a prompt of their own; returns how many."""
+    tasks = select(Task.id).where(Task.project_id == project_id)
+    if without_own_prompt:
+        tasks = tasks.where(Task.prompt.is_(None))
+    return _delete(s, Prediction.task_id.in_(tasks))
+
+
+def _delete(s: Session, which: ColumnElement[bool]) -> int:
+    done: Any = s.execute(delete(Prediction).where(which))
+    return int(done.rowcount)
+
+
 def change_scores(s: Session, version_id: int, scores: Mapping[int, float]) -> None:
     """New scores for predictions of one version, by task id."""
     for task_id, score in scores.items():
@@ -105,13 +154,20 @@ def change_scores(s: Session, version_id: int, scores: Mapping[int, float]) -> N
         s.execute(update(Prediction).where(*same).values(score=score))
 
 
-def write_queue(s: Session, rows: Iterable[Query]) -> None:
-    s.add_all(rows)
-    s.flush()
+def write_queue(s: Session, round_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The round's queue in place of what it had, best first: task_id, score and arm of each place."""
+    s.execute(delete(Query).where(Query.round_id == round_id))
+    if rows:
+        s.execute(insert(Query), [{"round_id": round_id, "rank": rank, **row} for rank, row in enumerate(rows)])
 
 
 def queue(s: Session, round_id: int) -> Sequence[Query]:
     return s.scalars(select(Query).where(Query.round_id == round_id).order_by(Query.rank)).all()
+
+
+def queued_ids(s: Session, round_id: int) -> list[int]:
+    """The tasks of the round's queue, best first."""
+    return list(s.scalars(select(Query.task_id).where(Query.round_id == round_id).order_by(Query.rank)))
 
 
 def ranks(s: Session, round_id: int, task_ids: Sequence[int]) -> dict[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,18 +20,35 @@ _CHUNK = 500  # SQLite bounds the number of parameters in one statement
 
 def get(s: Session, project_id: int) -> Project:
     """The connected project; NotConnected says how to connect it."""
-    project = s.get(Project, project_id)
+    project = known(s, project_id)
     if project is None:
         raise NotConnected(f"project {project_id} is not connected; run `wardround connect {project_id}`")
+    if project.disconnected_at is not None:
+        raise NotConnected(
+            f"project {project_id} was disconnected; `wardround connect {project_id}` takes it up where it was"
+        )
     return project
 
 
 def find(s: Session, project_id: int) -> Project | None:
+    """The project if it is connected."""
+    project = known(s, project_id)
+    return project if project and project.disconnected_at is None else None
+
+
+def known(s: Session, project_id: int) -> Project | None:
+    """The project if it ever was connected."""
     return s.get(Project, project_id)
 
 
+def held(s: Session, project_id: int) -> Project | None:
+    """The project as it is and stays until this transaction ends: who wants to change it waits."""
+    return s.scalars(select(Project).where(Project.id == project_id).with_for_update(read=True)).first()
+
+
 def every(s: Session) -> Sequence[Project]:
-    return s.scalars(select(Project).order_by(Project.id)).all()
+    """The connected projects, by id."""
+    return s.scalars(select(Project).where(Project.disconnected_at.is_(None)).order_by(Project.id)).all()
 
 
 def save(s: Session, project: Project) -> None:
@@ -56,6 +73,11 @@ def task(s: Session, task_id: int) -> Task:
     return found
 
 
+def held_task(s: Session, task_id: int) -> Task | None:
+    """The task as it is and stays until this transaction ends: who wants to change it waits."""
+    return s.scalars(select(Task).where(Task.id == task_id).with_for_update(read=True)).first()
+
+
 def tasks(s: Session, task_ids: Sequence[int]) -> dict[int, Task]:
     found: dict[int, Task] = {}
     for chunk in chunks(task_ids):
@@ -63,12 +85,20 @@ def tasks(s: Session, task_ids: Sequence[int]) -> dict[int, Task]:
     return found
 
 
-def images(s: Session, task_ids: Sequence[int]) -> dict[int, str | None]:
-    """Those of the tasks that are known, with the sha256 of their image where it has been fetched."""
-    found: dict[int, str | None] = {}
+class TaskState(NamedTuple):
+    """What is stored of a task: where its image is, its own prompt, and the image's sha256 once it was fetched."""
+
+    image_url: str
+    prompt: str | None
+    image_sha256: str | None
+
+
+def task_states(s: Session, task_ids: Sequence[int]) -> dict[int, TaskState]:
+    """Those of the tasks that are known."""
+    found: dict[int, TaskState] = {}
     for chunk in chunks(task_ids):
-        rows = s.execute(select(Task.id, Task.image_sha256).where(Task.id.in_(chunk)))
-        found.update((task_id, sha256) for task_id, sha256 in rows)
+        rows = s.execute(select(Task.id, Task.image_url, Task.prompt, Task.image_sha256).where(Task.id.in_(chunk)))
+        found.update((task_id, TaskState(url, prompt, sha256)) for task_id, url, prompt, sha256 in rows)
     return found
 
 
@@ -104,6 +134,11 @@ def unlabelled_tasks(s: Session, project_id: int) -> Sequence[Task]:
 
 def change_task(s: Session, task_id: int, **values: Any) -> None:
     s.execute(update(Task).where(Task.id == task_id).values(**values))
+
+
+def change_fetched(s: Session, task: Task, **values: Any) -> None:
+    """Change what was found out about a task's image; nothing where the task has another image by now."""
+    s.execute(update(Task).where(Task.id == task.id, Task.image_url == task.image_url).values(**values))
 
 
 def forget_problems(s: Session, project_id: int) -> None:

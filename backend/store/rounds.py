@@ -56,6 +56,13 @@ def latest_published(s: Session, project_id: int) -> Round | None:
     return s.scalars(published.order_by(Round.number.desc()).limit(1)).first()
 
 
+def published_names(s: Session, project_id: int, limit: int) -> list[str]:
+    """What the project's last publications are called in Label Studio, newest first."""
+    published = Round.project_id == project_id, Round.status == RoundStatus.done, Round.published_version.is_not(None)
+    names = select(Round.published_version).where(*published).order_by(Round.number.desc()).limit(limit)
+    return [name for name in s.scalars(names) if name]
+
+
 def latest_selected(s: Session, project_id: int) -> Round | None:
     """The last round that froze a training set, whatever became of it."""
     selected = select(Round).where(Round.project_id == project_id, Round.selected_at.is_not(None))
