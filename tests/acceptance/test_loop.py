@@ -1,9 +1,12 @@
 """Once round the loop with a scripted annotator: served in our order, stored, trained, promoted, served anew."""
 
 import numpy as np
+import pytest
 
+from backend.tables import Effort
 from demo.annotator import dice
 from demo.data import true_mask
+from demo.project import LABEL
 from tests.acceptance.product import ANNOTATIONS_PER_ROUND, N_IMAGES, pre_annotation
 
 
@@ -75,6 +78,21 @@ def test_the_next_task_is_the_head_of_the_new_queue_with_the_new_versions_mask(r
     assert [prediction["model_version"] for prediction in task["predictions"]] == [published]
     assert task["predictions"][0]["id"] == travelled.answer_to_next.parent_prediction
     assert running.label_studio(f"/api/projects/{running.project.id}")["model_version"] == published
+
+
+def test_the_ledger_says_what_each_pre_annotation_was_worth(running, travelled):
+    """As the scripted annotator saw it. Before the first model there was none."""
+
+    def measured(answer):
+        with running.store.read() as s:
+            return s.get(Effort, answer.annotation_id)
+
+    last = travelled.answer_to_next
+    found = running.wait_for("the ledger", lambda: measured(last))
+    assert found.round_id == travelled.finished.id
+    assert found.dice[LABEL] == pytest.approx(last.agreement)
+    assert found.accepted == (last.agreement == 1.0)
+    assert [measured(answer).dice for answer in travelled.answers] == [None] * len(travelled.answers)
 
 
 def test_the_pre_annotations_lie_where_the_lesions_are(running, travelled):

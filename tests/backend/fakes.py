@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,6 +37,7 @@ class FakeLabelStudio:
     annotations: dict[int, Annotation] = field(default_factory=dict)
     touched: dict[int, datetime] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)
+    imported: list[dict[str, Any]] = field(default_factory=list)  # every one there ever was: its place is its id - 1
     settings: dict[str, Any] = field(default_factory=lambda: {"model_version": "", "sampling": "Sequential sampling"})
     down: bool = False
     shuffled: bool = False
@@ -110,7 +112,34 @@ class FakeLabelStudio:
         self._answer()
         new = [dict(item) for item in items]
         self.predictions += new
+        self.imported += new
         return len(new)
+
+    def import_encoded(self, project_id: int, items: Sequence[bytes]) -> int:
+        return self.import_predictions(project_id, [json.loads(item) for item in items])
+
+    def tasks_with(self, project_id: int, version: str) -> set[int]:
+        self._answer()
+        return {item["task"] for item in self.predictions if version in item["model_version"]}
+
+    def prediction_ids(self, project_id: int, version: str, tasks: int) -> list[int]:
+        self._answer()
+        first = sorted(self.tasks_with(project_id, version))[:tasks]
+        there = [item for item in self.predictions if item["model_version"] == version and item["task"] in first]
+        return [next(n for n, one in enumerate(self.imported, start=1) if one is item) for item in there]
+
+    def task_predictions(self, task_id: int, version: str) -> list[int]:
+        self._answer()
+        there = [item for item in self.predictions if item["task"] == task_id and item["model_version"] == version]
+        return [next(n for n, one in enumerate(self.imported, start=1) if one is item) for item in there]
+
+    def delete_prediction(self, prediction_id: int) -> None:
+        self._answer()
+        self.predictions = [item for item in self.predictions if item is not self.imported[prediction_id - 1]]
+
+    def served_page(self, project_id: int, page: int, size: int) -> tuple[list[int], int]:
+        order = self.served_order(project_id)
+        return order[(page - 1) * size : page * size], len(order)
 
     def model_versions(self, project_id: int) -> dict[str, int]:
         self._answer()
@@ -123,6 +152,31 @@ class FakeLabelStudio:
         self._answer()
         self.predictions = [item for item in self.predictions if item["model_version"] != version]
 
+    def prediction_id(self, task_id: int) -> int:
+        """The id of the pre-annotation that a person sees now."""
+        return max(
+            number
+            for number, item in enumerate(self.imported, start=1)
+            if item["task"] == task_id and item["model_version"] == self.settings["model_version"]
+        )
+
+    def prediction(self, prediction_id: int) -> dict[str, Any]:
+        self._answer()
+        found = self.imported[prediction_id - 1]
+        if not any(item is found for item in self.predictions):
+            raise LabelStudioRefused("Label Studio answered 404", 404)
+        return found | {"id": prediction_id}
+
+    def annotation(self, annotation_id: int) -> dict[str, Any]:
+        self._answer()
+        if annotation_id not in self.annotations:
+            raise LabelStudioRefused("Label Studio answered 404", 404)
+        return {"id": annotation_id, "result": self.annotations[annotation_id].regions}
+
+    def unserved_tasks(self, project_id: int) -> list[int]:
+        answered = {one.task_id for one in self.annotations.values()}
+        return sorted(set(self.task_rows) - answered - set(self.served_order(project_id)))
+
     def served_order(self, project_id: int) -> list[int]:
         self._answer()
         answered = {one.task_id for one in self.annotations.values()}
@@ -134,7 +188,7 @@ class FakeLabelStudio:
         order = [item["task"] for item in sorted(current, key=lambda item: item["score"])]
         return order[::-1] if self.shuffled else order
 
-    def fetch_image(self, image_url: str, max_bytes: int) -> bytes:
+    def fetch_image(self, image_url: str, max_bytes: int, task_id: int | None = None) -> bytes:
         self._answer()
         self.fetched.append(image_url)
         if image_url not in self.images:

@@ -9,10 +9,12 @@ from backend.store import Session
 from backend.tables import (
     Annotation,
     Arm,
+    Effort,
     Mask,
     ModelVersion,
     Prediction,
     Project,
+    Publication,
     Query,
     Role,
     Round,
@@ -71,6 +73,11 @@ def prediction(**changed: Any) -> Prediction:
     return Prediction(**(given | changed))
 
 
+def effort(**changed: Any) -> Effort:
+    given: dict[str, Any] = {"annotation_id": 1, "updated_at": NOW, "measured_at": NOW}
+    return Effort(**(given | changed))
+
+
 def fill(s: Session) -> None:
     item = {"round_id": 1, "annotation_id": 1, "label": "Lesion", "task_id": 1, "image_sha256": SHA256}
     for row in (
@@ -83,6 +90,8 @@ def fill(s: Session) -> None:
         RoundItem(role=Role.train, mask_sha256=SHA256, prompt="a lesion", **item),
         prediction(),
         Query(round_id=1, rank=0, task_id=1, arm=Arm.strategy),
+        effort(round_id=1, model_version_id=1, accepted=True, dice={"Lesion": 1.0}),
+        Publication(round_id=1, name="wardround-r0-v1", attempt=1),
         Shard(round_id=1, number=0, task_ids=[1]),
         Worker(name="host:1", lanes="scoring", device="cpu", version="0.1.0", started_at=NOW, seen=0.0),
     ):

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 
 from backend import annotations, app, predictions, report
 from backend.app import create_app
-from backend.connect import SECRET_HEADER
 from backend.tables import Annotation
+from backend.wiring import SECRET_HEADER
 from tests.backend.conftest import World
 from tests.backend.web import (
     API_TOKEN,

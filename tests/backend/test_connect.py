@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
@@ -13,61 +12,19 @@ from backend import rounds
 from backend.context import Context
 from backend.errors import BadSettings
 from backend.label_studio.errors import LabelStudioUnreachable, UnsupportedLabelConfig
-from backend.store import Store, projects
+from backend.store import Store, predictions, projects
 from backend.store import rounds as rows
-from backend.tables import Annotation, Project, Role, RoundItem
+from backend.tables import Annotation, Project, Role, Round, RoundItem, RoundStatus
+from backend.wiring import SECRET_HEADER
 from tests.backend.conftest import World
-from tests.backend.fakes import LABEL_CONFIG, FakeLabelStudio
+from tests.backend.connectable import Connectable, titles
+from tests.backend.fakes import LABEL_CONFIG
+from tests.backend.web import add_version, store_predictions
 
 PROJECT = 1
+# Laws of what Label Studio holds: one database is as good as the other.
+on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 API = "http://127.0.0.1:9090"
-
-
-@dataclass
-class Connectable(FakeLabelStudio):
-    """With model servers and webhooks, as Label Studio 1.23.2 keeps them."""
-
-    backends: list[dict[str, Any]] = field(default_factory=list)
-    hooks: list[dict[str, Any]] = field(default_factory=list)
-    changes: int = 0
-
-    def webhooks(self, project_id: int) -> list[dict[str, Any]]:
-        self._answer()
-        return [dict(hook) for hook in self.hooks]
-
-    def create_webhook(self, project_id: int, url: str, headers: dict[str, str], actions: Any) -> dict[str, Any]:
-        self._change()
-        self.hooks.append({"id": self.changes, "url": url, "headers": dict(headers), "actions": list(actions)})
-        return self.hooks[-1]
-
-    def delete_webhook(self, webhook_id: int) -> None:
-        self._change()
-        self.hooks = [hook for hook in self.hooks if hook["id"] != webhook_id]
-
-    def ml_backends(self, project_id: int) -> list[dict[str, Any]]:
-        self._answer()
-        return [dict(backend) for backend in self.backends]
-
-    def create_ml_backend(self, project_id: int, url: str, title: str, user: str, password: str) -> dict[str, Any]:
-        """Makes a webhook without any secret as well, and takes the title for the model version."""
-        self._change()
-        made = {"id": self.changes, "url": url, "title": title, "user": user, "password": password}
-        self.backends.append(made)
-        self.create_webhook(project_id, f"{url}/webhook", {}, ["everything"])
-        self.settings["model_version"] = self.settings["model_version"] or title
-        return made
-
-    def delete_ml_backend(self, backend_id: int) -> None:
-        self._change()
-        self.backends = [backend for backend in self.backends if backend["id"] != backend_id]
-
-    def update_project(self, project_id: int, **fields: Any) -> dict[str, Any]:
-        self._change()
-        return super().update_project(project_id, **fields)
-
-    def _change(self) -> None:
-        self._answer()
-        self.changes += 1
 
 
 @pytest.fixture
@@ -106,7 +63,13 @@ def test_connecting_sets_everything_up_and_opens_the_first_round(ctx: Context, l
     assert done.prompts == {"Lesion": "a dark lesion"}
     assert (done.tasks, [done.round_id]) == (6, round_ids(ctx.store))
     (backend,) = label_studio.backends
-    assert (backend["url"], backend["user"], backend["password"]) == (API, "wardround", "the-api-token")
+    assert (backend["url"], backend["basic_auth_user"], backend["basic_auth_pass"]) == (
+        API,
+        "wardround",
+        "the-api-token",
+    )
+    assert backend["is_interactive"] is True
+    assert titles(label_studio.views) == ["Uncertainty queue", "Review"]
     project = known(ctx.store)
     assert project is not None
     assert (project.label_config, project.group_field, project.prompt_field) == (LABEL_CONFIG, "group", "prompt")
@@ -114,6 +77,8 @@ def test_connecting_sets_everything_up_and_opens_the_first_round(ctx: Context, l
         "sampling": "Uncertainty sampling",
         "show_collab_predictions": True,
         "evaluate_predictions_automatically": False,
+        "min_annotations_to_start_training": 0,
+        "maximum_annotations": 1,
         "model_version": "",
     }, "a model version that nothing was published under would leave the queue to chance"
 
@@ -122,7 +87,7 @@ def test_there_is_one_webhook_and_it_shows_our_secret(ctx: Context, label_studio
     connect(ctx)
     (hook,) = label_studio.hooks
     assert hook["url"] == f"{API}/webhook"
-    assert hook["headers"] == {connecting.SECRET_HEADER: "the-webhook-secret"}
+    assert hook["headers"] == {SECRET_HEADER: "the-webhook-secret"}
     assert set(hook["actions"]) >= {
         "ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED",
         "TASKS_CREATED", "TASKS_DELETED", "PROJECT_UPDATED",
@@ -131,15 +96,85 @@ def test_there_is_one_webhook_and_it_shows_our_secret(ctx: Context, label_studio
 
 def test_connecting_twice_is_connecting_once(ctx: Context, label_studio: Connectable) -> None:
     first = connect(ctx, Lesion="a dark lesion")
-    before = known(ctx.store)
-    second = connect(ctx)
+    before, changes = known(ctx.store), label_studio.changes
+    assert changes and first.changes
+    assert connecting.would_change(ctx, PROJECT, {}) == []
+    second = connecting.connect(ctx, PROJECT, {})
     after = known(ctx.store)
-    assert (len(label_studio.backends), len(label_studio.hooks)) == (1, 1)
+    assert second.changes == []
+    assert label_studio.changes == changes, "what is right already is not made anew"
+    assert (len(label_studio.backends), len(label_studio.hooks), len(label_studio.views)) == (1, 1, 2)
     assert round_ids(ctx.store) == [first.round_id]
     assert second.round_id is None
     assert second.prompts == first.prompts, "a prompt that was given stays until another one is"
     assert before is not None and after is not None
-    assert after.connected_at == before.connected_at
+    told = [column.name for column in Project.__table__.columns if column.name != "reconciled_at"]
+    assert {name: getattr(after, name) for name in told} == {name: getattr(before, name) for name in told}
+
+
+@on_sqlite
+def test_a_dry_run_says_what_connecting_does_and_changes_nothing(ctx: Context, label_studio: Connectable) -> None:
+    label_studio.settings |= {"show_collab_predictions": False, "min_annotations_to_start_training": 5}
+    settings = dict(label_studio.settings)
+    said = connecting.would_change(ctx, PROJECT, {"Lesion": "a dark lesion"})
+    assert (label_studio.changes, label_studio.settings, known(ctx.store)) == (0, settings, None)
+    assert round_ids(ctx.store) == []
+    done = connect(ctx, Lesion="a dark lesion").changes
+    # A new model server brings a webhook and a model version of its own, which are put right on the way.
+    assert set(said) - set(done) == {"create the webhook"}
+    assert set(done) - set(said) == {"set the webhook right", "set its model version to ''"}
+
+
+@on_sqlite
+def test_fields_and_prompts_stay_as_they_were_unless_others_are_named(ctx: Context) -> None:
+    connecting.connect(ctx, PROJECT, {}, "patient", "hint")
+    done = connecting.connect(ctx, PROJECT, {})
+    assert (done.group_field, done.changes) == ("patient", [])
+    assert connecting.would_change(ctx, PROJECT, {}, "video") == ["remember another group field"]
+
+
+@on_sqlite
+def test_what_somebody_changed_is_put_right_in_its_place(ctx: Context, label_studio: Connectable) -> None:
+    connect(ctx)
+    ids = [one["id"] for one in (*label_studio.backends, *label_studio.hooks, *label_studio.views)]
+    label_studio.hooks[0] |= {"actions": [], "headers": {}, "is_active": False}
+    label_studio.backends[0]["is_interactive"] = False
+    label_studio.views[0]["data"]["ordering"] = ["tasks:id"]
+    label_studio.views[1]["data"]["ordering"] = ["tasks:id"]
+    done = connect(ctx)
+    assert done.changes == [
+        "set the model server right", "set the webhook right",
+        "set order and filter of the tab 'Uncertainty queue' right",
+    ]  # fmt: skip
+    assert [one["id"] for one in (*label_studio.backends, *label_studio.hooks, *label_studio.views)] == ids
+    assert label_studio.hooks[0]["headers"] == {SECRET_HEADER: "the-webhook-secret"}
+    assert label_studio.views[0]["data"]["ordering"] == ["tasks:predictions_score"]
+    assert label_studio.views[1]["data"]["ordering"] == ["tasks:id"], "how people review is their own"
+
+
+@on_sqlite
+def test_predictions_that_somebody_deleted_are_served_again(ctx: Context, label_studio: Connectable) -> None:
+    round_id = connect(ctx).round_id
+    assert round_id is not None and rounds.run(ctx, round_id)
+    queue, sent = label_studio.served_order(PROJECT), label_studio.predictions[:]
+    label_studio.predictions, label_studio.settings["model_version"] = [], ""
+    connect(ctx)
+    assert label_studio.served_order(PROJECT) == queue
+    assert sorted(label_studio.predictions, key=lambda one: one["task"]) == sorted(sent, key=lambda one: one["task"])
+
+
+@on_sqlite
+def test_a_round_that_publishes_is_left_to_choose_the_model_version(ctx: Context, label_studio: Connectable) -> None:
+    round_id = connect(ctx).round_id
+    assert round_id is not None
+    with ctx.store.begin() as s:
+        for status in (RoundStatus.selected, RoundStatus.trained, RoundStatus.evaluated, RoundStatus.decided):
+            s.get_one(Round, round_id).status = status
+            s.flush()
+        s.get_one(Round, round_id).status = RoundStatus.rescored
+    label_studio.settings["model_version"] = "wardround-r0-v0"
+    assert connect(ctx).changes == []
+    assert label_studio.settings["model_version"] == "wardround-r0-v0"
 
 
 def test_connecting_again_keeps_the_published_queue(ctx: Context, label_studio: Connectable) -> None:
@@ -165,7 +200,7 @@ def test_what_others_connected_stays(ctx: Context, label_studio: Connectable) ->
     connect(ctx)
     connect(ctx)
     assert [backend["title"] for backend in label_studio.backends] == ["Another model", "Wardround"]
-    assert label_studio.hooks[: len(theirs)] == theirs
+    assert label_studio.hooks[: len(theirs)] == theirs, "one to another address is not ours"
     assert len(label_studio.hooks) == len(theirs) + 1
 
 
@@ -246,3 +281,26 @@ def test_other_fields_are_read_anew_until_a_round_has_trained(ctx: Context, labe
     with pytest.raises(BadSettings, match="leak"):
         connecting.connect(ctx, PROJECT, {}, "group", "hint")
     assert connecting.connect(ctx, PROJECT, {}, "patient", "hint").groups == 2
+
+
+@on_sqlite
+def test_connecting_forgets_the_predictions_that_would_turn_out_otherwise_and_no_others(
+    ctx: Context, label_studio: Connectable, world: World
+) -> None:
+    def kept(overlapping: bool | None = None, **prompts: str) -> set[int]:
+        store_predictions(world, version, [1, 2])
+        connecting.connect(ctx, PROJECT, prompts, overlapping=overlapping)
+        with ctx.store.read() as s:
+            return set(predictions.of_tasks(s, version.id, [1, 2]))
+
+    connect(ctx, Lesion="a dark lesion")
+    version = add_version(world)
+    assert kept() == kept(Lesion="a dark lesion") == {1, 2}
+    assert kept(overlapping=False) == {1, 2}, "one label shares its pixels with nobody"
+    assert kept(Lesion="a bright lesion") == set()
+    label_studio.label_config = LABEL_CONFIG.replace("<Label ", '<Label value="Cyst"/><Label ', 1)
+    assert kept() == set()
+    assert kept() == {1, 2}, "exclusive it was and stays"
+    assert kept(overlapping=True) == set()
+    project = known(ctx.store)
+    assert project is not None and project.overlapping

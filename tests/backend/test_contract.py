@@ -1,18 +1,23 @@
 """What Label Studio 1.23.2 really sent, sent again: each request gets the answer Label Studio can use."""
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from backend.label_studio.masks import decode
 from backend.label_studio.payloads import parse_label_config, parse_setup, parse_webhook
+from backend.serving import Served
 from backend.store import annotations, projects, rounds
 from backend.tables import Annotation, Project, Task
+from model import ModelConfig, Segmenter
 from tests.backend.conftest import World
 from tests.backend.fakes import LABEL_CONFIG, START
 from tests.backend.web import BASIC, HOOK, add_version, recordings, serve, store_predictions
 
+SIDES = ("width", "height")
 ORDINARY = {"/health": 200, "/setup": 200, "/versions": 200, "/predict": 200, "/webhook": 201}
 # One database is enough: what differs between them is tested below the door.
 pytestmark = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
@@ -63,7 +68,50 @@ def test_a_connected_project_gets_an_ordinary_answer(elsewhere: World, request_:
         assert set(answer.json()) <= set(request_["response"])
 
 
-@pytest.mark.parametrize("request_", recordings("/predict"))
+def predictions_or_suggestions(smart: bool) -> list[Any]:
+    """The recorded requests for predictions, or those of smart tools."""
+    found = recordings("/predict")
+    asked = [one for one in found if not one.values[0] or bool(one.values[0]["body"]["params"]["context"]) == smart]
+    assert asked, "nothing of this kind was recorded"
+    return asked
+
+
+@pytest.mark.parametrize("request_", predictions_or_suggestions(smart=True))
+def test_suggestions_have_the_shape_that_label_studio_took(elsewhere: World, request_: Any) -> None:
+    """A point and a box, on an image where `tiny` sees something."""
+    project = connect(elsewhere, request_)
+    (task,) = request_["body"]["tasks"]
+    with elsewhere.ctx.store.begin() as s:
+        projects.add_tasks(s, [_task(project.id, task["id"])])
+        projects.change(s, project.id, prompts={"Lesion": "a bright disc"})
+    (done,) = request_["body"]["params"]["context"]["result"]
+    image, disc = spot(done["value"])
+    elsewhere.label_studio.images["/data/1.png"] = image
+    version = add_version(elsewhere)
+    served = Served(version, Segmenter.create(ModelConfig(), seed=0))
+    elsewhere.ctx.serving.load = lambda version: served  # type: ignore[method-assign]
+    (result,) = replay(elsewhere, request_).json()["results"]
+    assert set(result) == {"result", "score", "model_version"}
+    (region,) = result["result"]
+    found = decode(region["value"]["rle"], *disc.shape)
+    assert 2 * (found & disc).sum() / (found.sum() + disc.sum()) > 0.7
+    _check_region(region, "Lesion", found, _recorded_regions(request_))
+
+
+def spot(value: dict[str, Any]) -> tuple[bytes, np.ndarray]:
+    """An image of 256 x 256 px with a bright disc where a point or a box is: its PNG, and the disc."""
+    x, y = (
+        value[at] + (0 if "keypointlabels" in value else value[side] / 2) for at, side in zip("xy", SIDES, strict=True)
+    )
+    rows, columns = np.mgrid[:256, :256]
+    disc = np.hypot(rows - 2.56 * y, columns - 2.56 * x) < 12
+    buffer = io.BytesIO()
+    grey = np.random.default_rng(0).normal(70, 10, disc.shape) + 100 * disc
+    Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue(), disc
+
+
+@pytest.mark.parametrize("request_", predictions_or_suggestions(smart=False))
 def test_predictions_have_the_shape_that_label_studio_took(elsewhere: World, request_: Any) -> None:
     project = connect(elsewhere, request_)
     labels = parse_label_config(project.label_config).labels
@@ -170,8 +218,8 @@ def test_the_recorded_events_together_leave_what_people_did(told: World) -> None
         painted = {
             label
             for region in latest[annotation_id].regions
-            if region["type"] == "brushlabels"
-            for label in region["value"]["brushlabels"]
+            if region["type"] in ("brushlabels", "polygonlabels")
+            for label in region["value"][region["type"]]
         }
         assert set(masks) == painted
     assert ("run_round", opened.id) in told.sent

@@ -131,18 +131,3 @@ def test_regions_have_the_natural_resolution_of_the_image(served: World) -> None
     painted = [result["result"] for result in ask(served, *served.label_studio.task_rows) if result["result"]]
     for regions in painted:
         assert masks_of(regions, config)["Lesion"].shape == (SIDE, SIDE)
-
-
-def test_the_prompt_is_the_tasks_own_else_the_projects_else_the_label(world: World) -> None:
-    from backend.tables import Project, Task
-
-    project = Project(prompts={"Lesion": "a bright {label}"})
-    assert predictions.prompt_for(project, Task(prompt=None), "Lesion") == "a bright Lesion"
-    assert predictions.prompt_for(project, Task(prompt=None), "Cyst") == "Cyst"
-    assert predictions.prompt_for(project, Task(prompt="two of {label}"), "Cyst") == "two of Cyst"
-    fake = world.label_studio
-    fake.add_task(1)
-    fake.task_rows[1] = replace(fake.task_rows[1], data=fake.task_rows[1].data | {"prompt": "a small disc"})
-    world.pull()
-    with world.ctx.store.read() as s:
-        assert projects.task(s, 1).prompt == "a small disc"

@@ -83,16 +83,6 @@ def test_the_last_tasks_answered_during_a_publication_are_no_difference() -> Non
     assert publish_queue.differs([1, 2], [9], waiting=[9]) is None
 
 
-def test_old_publications_are_deleted_one_round_late(world: World) -> None:
-    populate(world)
-    names = []
-    for _ in range(3):
-        assert rounds.run(world.ctx, rounds.open_now(world.ctx, PROJECT))
-        names.append(world.project.published_version)
-    # An annotator may still be editing what the last publication showed.
-    assert set(world.label_studio.model_versions(PROJECT)) == set(names[-2:])
-
-
 def test_arms_are_words_that_the_database_knows(world: World) -> None:
     populate(world)
     run_first_round(world)

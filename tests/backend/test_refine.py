@@ -9,6 +9,7 @@ import pytest
 import strategies
 from backend import predictions as journey
 from backend import rounds
+from backend.prompts import prompts_for
 from backend.rounds.refine import Scored, around_the_cut
 from backend.store import predictions, projects
 from backend.tables import Task
@@ -66,7 +67,7 @@ def fresh_scores(world: World, task_ids: list[int], n_draws: int) -> dict[int, f
     found = {}
     for task_id, task in tasks.items():
         image = world.ctx.files.image(task.image_sha256 or "")
-        [prompt] = journey.prompts_for(project, task)
+        [prompt] = prompts_for(project, task)
         found[task_id] = score(segmenter.segment(image, prompt, n_draws, journey.seed_of(version)).draws)
     return found
 

@@ -73,6 +73,7 @@ def test_urls_lose_their_last_slash(monkeypatch: pytest.MonkeyPatch) -> None:
         ("HELD_OUT_SHARE", "0"), ("HELD_OUT_SHARE", "1"), ("RANDOM_SHARE", "1"),
         ("RANDOM_SHARE", "-0.1"), ("N_DRAWS", "0"), ("N_DRAWS", "2.5"), ("TRAIN_TIME_LIMIT_SECONDS", "0"),
         ("LEASE_SECONDS", "soon"), ("RECONCILE_SECONDS", "0"), ("MAX_IMAGE_BYTES", ""), ("LOG_LEVEL", "LOUD"),
+        ("SPECK_SHARE", "1"), ("SPECK_SHARE", "-0.1"), ("IMAGE_NETWORKS", "10.0.0.1/8"), ("IMAGE_NETWORKS", "pacs"),
     ],
 )  # fmt: skip
 def test_an_unusable_value_is_refused_by_the_name_of_its_variable(
@@ -136,14 +137,23 @@ def test_every_setting_is_explained_and_spans_of_time_carry_their_unit() -> None
             assert name.endswith("_bytes"), name
 
 
-def test_an_unknown_strategy_is_said_when_a_process_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"strategy": "enthropy"}, r"WARDROUND_STRATEGY.*enthropy.*entropy, random"),
+        ({"image_hosts": "https://images.example.org"}, r"WARDROUND_IMAGE_HOSTS.*https.*images\.example\.org or"),
+    ],
+)
+def test_what_no_type_can_refuse_is_said_when_a_process_starts(
+    tmp_path: Path, wrong: dict[str, str], said: str
+) -> None:
     settings = Settings(
         data_dir=tmp_path,
         label_studio_url="http://label-studio.test",
         label_studio_token=SecretStr("a-token"),
-        strategy="enthropy",
+        **wrong,  # type: ignore[arg-type]
     )
-    with pytest.raises(BadSettings, match=r"WARDROUND_STRATEGY.*enthropy.*entropy, random"):
+    with pytest.raises(BadSettings, match=said):
         context.build(settings)
 
 

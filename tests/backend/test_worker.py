@@ -86,7 +86,7 @@ def test_the_beat_asks_for_tasks_that_the_worker_has(tmp_path: Path) -> None:
         # Ticks that nobody took must not pile up.
         assert entry["options"]["expires"] == entry["schedule"]
     assert config["beat_schedule"]["reconcile"]["schedule"] == 7
-    sent = {"run_round", "score_shards", "open_if_due", "pull"}
+    sent = {"forget_versions", "run_round", "score_shards", "open_if_due", "pull"}
     assert {f"wardround.{name}" for name in sent} <= set(worker.app.tasks)
 
 

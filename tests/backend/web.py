@@ -11,10 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
-from backend.connect import SECRET_HEADER
 from backend.label_studio.payloads import parse_label_config, regions
 from backend.store import predictions
 from backend.tables import ModelVersion
+from backend.wiring import SECRET_HEADER
 from tests.backend.conftest import World
 from tests.backend.fakes import true_mask
 

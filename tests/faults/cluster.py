@@ -23,11 +23,11 @@ import numpy as np
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend import context
-from backend.connect import SECRET_HEADER
 from backend.rounds import control
 from backend.settings import Settings
 from backend.store import Store, projects, rounds
 from backend.tables import FINISHED, Lane, Project, Round
+from backend.wiring import SECRET_HEADER
 from demo.processes import Child, free_port, tail
 from tests.faults.label_studio_server import TOKEN, Server
 from tests.faults.stacks import Stack

@@ -166,6 +166,9 @@ class Server:
         if "predictions_score" in filters:
             order = [item["task"] for item in _served(self.state)]
             found = sorted((one for one in found if one.task.id in order), key=lambda one: order.index(one.task.id))
+        if "predictions_model_versions" in filters:
+            having = self.state.tasks_with(self.state.project_id, filters["predictions_model_versions"][0])
+            found = [one for one in found if one.task.id in having]
         if "updated_at" in filters:
             after = datetime.fromisoformat(filters["updated_at"])
             found = [one for one in found if one.updated_at > after]

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from label_studio_sdk.converter import brush as sdk
 
-from backend.label_studio import masks
+from backend.label_studio import masks, polygons
 from backend.label_studio.errors import BadMask, MaskSizeMismatch
-from backend.label_studio.label_config import LabelConfig
+from backend.label_studio.label_config import Control, LabelConfig
 
-CONFIG = LabelConfig("brush", "image", "image", ("Lesion", "Organ"))
+CONFIG = LabelConfig("image", "image", (Control("brush", "brush", ("Lesion", "Organ")),))
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 MASKS = hnp.arrays(np.bool_, SHAPES)
 
@@ -149,6 +149,50 @@ def test_regions_of_other_controls_are_ignored():
     point = {"from_name": "kp", "type": "keypointlabels", "value": {"x": 1, "y": 1}}
     choice = {"from_name": "quality", "type": "choices", "value": {"choices": ["good"]}}
     assert masks.masks_of([point, choice, region(square(), from_name="other")], CONFIG) == {}
+
+
+BOTH = LabelConfig(
+    "image", "image", (Control("brush", "brush", ("Lesion",)), Control("outline", "polygon", ("Lesion", "Organ")))
+)
+
+
+def outline(mask, label="Lesion", **changes):
+    [points] = polygons.encode(mask)
+    value = {"points": points, "closed": True, "polygonlabels": [label]}
+    return region(mask, from_name="outline", type="polygonlabels", value=value | changes.pop("value", {})) | changes
+
+
+def test_brushes_and_polygons_of_one_label_are_united():
+    regions = [region(square(top=0)), outline(square(top=6)), outline(square(top=3), "Organ"), outline(square(top=8))]
+    painted = masks.masks_of(regions, BOTH)
+    assert np.array_equal(painted["Lesion"], square(top=0) | square(top=6) | square(top=8))
+    assert np.array_equal(painted["Organ"], square(top=3))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value": {"closed": False}},
+        {"value": {"points": [[1, 1], [2, 2]]}},
+        {"value": {"points": None}},
+        {"value": {"polygonlabels": ["Bone"]}},
+        {"value": {"polygonlabels": None}},
+        {"image_rotation": 90},
+        {"original_width": 10**6, "original_height": 10**6},
+    ],
+)
+def test_a_broken_polygon_names_itself(changes):
+    with pytest.raises(BadMask, match="'r1'"):
+        masks.masks_of([outline(square(), **changes)], BOTH)
+
+
+def test_a_label_belongs_to_its_own_control():
+    with pytest.raises(BadMask, match="its control has"):
+        masks.masks_of([region(square(), "Organ")], BOTH)
+
+
+def test_a_polygon_under_the_name_of_a_brush_is_of_no_control_that_holds_masks():
+    assert masks.masks_of([outline(square(), from_name="brush")], BOTH) == {}
 
 
 @pytest.mark.parametrize("size", [(10, 12), (24, 20)])

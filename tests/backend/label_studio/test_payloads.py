@@ -280,6 +280,27 @@ def test_regions_come_back_as_the_masks_they_were_made_of():
     json.dumps(regions, allow_nan=False)
 
 
+MIXED = payloads.parse_label_config(
+    '<View><Image name="image" value="$image"/><PolygonLabels name="outline" toName="image"><Label value="Organ"/>'
+    '<Label value="Lesion"/></PolygonLabels>'
+    '<BrushLabels name="brush" toName="image"><Label value="Lesion"/></BrushLabels></View>'
+)
+
+
+def test_each_label_is_drawn_with_its_own_control_and_a_polygon_label_piece_by_piece():
+    sent = {"Lesion": painted(), "Organ": painted(1) | painted(6)}
+    regions = payloads.regions(MIXED, sent, {"Lesion": 0.8, "Organ": 0.6})
+    assert [(region["from_name"], region["type"], region["score"]) for region in regions] == [
+        ("outline", "polygonlabels", 0.6),
+        ("outline", "polygonlabels", 0.6),
+        ("brush", "brushlabels", 0.8),
+    ]
+    assert len({region["id"] for region in regions}) == 3
+    back = masks.masks_of(regions, MIXED, expected_size=(9, 7))
+    assert all(np.array_equal(back[label], mask) for label, mask in sent.items())
+    json.dumps(regions, allow_nan=False)
+
+
 def test_an_empty_mask_gives_no_region():
     assert payloads.regions(CONFIG, {"Lesion": np.zeros((4, 4), bool)}, {}) == []
 
@@ -306,9 +327,11 @@ def test_a_score_outside_0_to_1_is_refused_before_label_studio_drops_it(score):
         payloads.regions(CONFIG, {"Lesion": painted()}, {"Lesion": score})
 
 
-def test_a_mask_that_is_not_bool_is_refused():
+@pytest.mark.parametrize("config", [CONFIG, MIXED])
+@pytest.mark.parametrize("label", ["Lesion", "Organ"])
+def test_a_mask_that_is_not_bool_is_refused(config, label):
     with pytest.raises(BadMask):
-        payloads.regions(CONFIG, {"Lesion": painted().astype(np.uint8)}, {})
+        payloads.regions(config, {label: painted().astype(np.uint8)}, {})
 
 
 def test_a_prediction_is_what_the_import_takes():
