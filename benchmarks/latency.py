@@ -29,9 +29,9 @@ from typing import Any
 
 import numpy as np
 
-from backend.connect import SECRET_HEADER
 from backend.label_studio.masks import encode
 from backend.tables import RoundStatus
+from backend.wiring import SECRET_HEADER
 from benchmarks._state import ANNOTATED, LABEL_CONFIG, N_TASKS, SIDE_PX, STORED_BYTES, fill, mask_of_size, task_id
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -31,10 +31,10 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.connect import SECRET_HEADER
 from backend.label_studio.masks import encode
 from backend.store import Store, annotations, projects
 from backend.tables import Project
+from backend.wiring import SECRET_HEADER
 from benchmarks._state import LABEL_CONFIG, STORED_BYTES, mask_of_size
 from benchmarks.growth import postgresql
 
