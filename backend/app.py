@@ -6,7 +6,6 @@ import hmac
 import logging
 import os
 import re
-import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from backend.context import Context
 from backend.errors import DiskFull, NotAuthorised, RoundRunning, WardroundError
 from backend.label_studio.errors import BadPayload
 from backend.label_studio.payloads import Event, PredictRequest, parse_predict, parse_setup, parse_webhook
+from backend.nudges import Nudges
 from backend.store import figures, projects
 from backend.wiring import SECRET_HEADER
 
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 _MAX_BODY_BYTES = 512_000_000  # one request carries every selected task, predictions and all
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)  # anything else would put foreign words, or lines, into our log
-
-_NUDGE_EVERY_SECONDS = 1.0  # beat's tick finds what a nudge that was spared would have said
 
 Id = Annotated[int, Path(ge=1, lt=2**31)]
 
@@ -63,42 +61,6 @@ class _Secrets:
         if kind.lower() == "bearer":
             return _same(value, self._api_token)
         return kind.lower() == "basic" and _same(_password(value), self._api_token)
-
-
-class _Nudges:
-    """Has a worker look whether a round is due, at most once a second: a burst is not a hundred messages.
-
-    The last of a burst counts as well: it may be the one that makes a round due, and a message follows it.
-    """
-
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
-        self._next: dict[int, float] = {}
-        self._waiting: set[int] = set()
-        self._lock = threading.Lock()
-
-    def give(self, project_id: int) -> None:
-        with self._lock:
-            now = time.monotonic()
-            wait = self._next.get(project_id, now) - now
-            if wait <= 0:
-                self._next[project_id] = now + _NUDGE_EVERY_SECONDS
-            elif project_id in self._waiting:
-                return
-            else:
-                self._waiting.add(project_id)
-        if wait <= 0:
-            self._ctx.enqueue("open_if_due", project_id)
-        else:
-            timer = threading.Timer(wait, self._follow, (project_id,))
-            timer.daemon = True
-            timer.start()
-
-    def _follow(self, project_id: int) -> None:
-        with self._lock:
-            self._waiting.discard(project_id)
-            self._next[project_id] = time.monotonic() + _NUDGE_EVERY_SECONDS
-        self._ctx.enqueue("open_if_due", project_id)
 
 
 def create_app(ctx: Context) -> FastAPI:
@@ -164,7 +126,7 @@ def _add_open_routes(app: FastAPI, ctx: Context) -> None:
 
 
 def _add_label_studio_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> None:
-    nudges = _Nudges(ctx)
+    nudges = Nudges(ctx)
 
     @app.post("/setup", dependencies=[Depends(secrets.api)], openapi_extra=bodies.SETUP)
     def setup(body: Annotated[Any, Depends(_body)]) -> dict[str, str]:
@@ -275,7 +237,7 @@ def _start_training(ctx: Context, event: Event) -> tuple[str, str]:
     return "opened", "a round was opened"
 
 
-def _take_in(ctx: Context, event: Event, nudges: _Nudges) -> tuple[str, str]:
+def _take_in(ctx: Context, event: Event, nudges: Nudges) -> tuple[str, str]:
     if not annotations.receive(ctx, event):
         return "ignored", "ignored: the project is not connected"
     if event.annotations:

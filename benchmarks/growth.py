@@ -1,4 +1,4 @@
-"""What grows with a project and what does not: a pull, a webhook, counting news and opening a round.
+"""What grows with a project: a pull, watching the order, a webhook, counting news, opening a round.
 
     PYTHONPATH=. python benchmarks/growth.py             (or `make bench`; --help lists the options)
 
@@ -34,12 +34,13 @@ from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.payloads import Annotation, Event, Task, regions
 from backend.serving import Serving
 from backend.settings import Settings
-from backend.store import Store, projects
+from backend.store import Session, Store, predictions, projects
 from backend.store import annotations as rows
 from backend.store import rounds as round_rows
-from backend.tables import Project, RoundStatus, Trigger
+from backend.tables import Arm, Project, Round, RoundStatus, Trigger
 
 PROJECT = 1
+PUBLISHED = "wardround-r1-v0"
 CHANGES = 30
 ANNOTATED_EVERY = 10
 SIDE_PX = 64
@@ -48,7 +49,12 @@ LABEL_CONFIG = (
     '<View><Image name="image" value="$image"/>'
     '<BrushLabels name="brush" toName="image"><Label value="Lesion"/></BrushLabels></View>'
 )
-TARGET_SECONDS = {"pull, 30 changes": 1.0, "open_if_due": 2.0, "open_now": 2.0}  # at TARGET_TASKS
+TARGET_SECONDS = {  # at TARGET_TASKS
+    "pull, 30 changes": 1.0,
+    "watch the order": 1.0,
+    "open_if_due": 2.0,
+    "open_now": 2.0,
+}
 TARGET_TASKS = 10_000
 
 
@@ -57,10 +63,20 @@ class OnlyChanges:
     """A Label Studio that has the changes at hand: what it costs to find them is not ours."""
 
     task_number: int
+    answered: set[int] = field(default_factory=set)
     changed: list[TaskWithAnnotations] = field(default_factory=list)
 
     def project(self, _project_id: int) -> dict[str, Any]:
-        return {"label_config": LABEL_CONFIG, "task_number": self.task_number}
+        served = {"model_version": PUBLISHED, "sampling": "Uncertainty sampling", "show_collab_predictions": True}
+        return {"label_config": LABEL_CONFIG, "task_number": self.task_number} | served
+
+    def served_page(self, _project_id: int, page: int, size: int) -> tuple[list[int], int]:
+        """The queue is the order of the ids, of those that nobody has answered."""
+        waiting = [number for number in range(1, self.task_number + 1) if number not in self.answered]
+        return waiting[(page - 1) * size : page * size], len(waiting)
+
+    def served_order(self, _project_id: int) -> list[int]:
+        raise SystemExit("the whole order was read although what is looked at is right")
 
     def tasks(self, _project_id: int, updated_after: datetime | None = None) -> Iterator[TaskWithAnnotations]:
         return (found for found in self.changed if updated_after is None or found.updated_at > updated_after)
@@ -117,7 +133,7 @@ def filled(store: Store, folder: Path, n_tasks: int) -> Bench:
     store.migrate()
     project = Project(
         id=PROJECT, title="benchmark", label_config=LABEL_CONFIG, prompts={}, group_field="group",
-        prompt_field="prompt", connected_at=START, reconciled_until=START,
+        prompt_field="prompt", connected_at=START, reconciled_until=START, published_version=PUBLISHED,
     )  # fmt: skip
     empty = files.put_mask(np.zeros((SIDE_PX, SIDE_PX), dtype=bool))
     long_ago = datetime.now(UTC) - timedelta(hours=1)
@@ -127,10 +143,24 @@ def filled(store: Store, folder: Path, n_tasks: int) -> Bench:
         tasks = [annotations.task_row(project, _task(number), 0.2, START) for number in range(1, n_tasks + 1)]
         projects.add_tasks(s, tasks)
         rows.upsert_all(s, [_old(number, empty, long_ago) for number in range(1, n_tasks, ANNOTATED_EVERY)])
+        _publish(s, n_tasks, long_ago)
         opened = round_rows.open_round(s, PROJECT, trigger=Trigger.first, strategy="random", seed=0, now=long_ago)
         opened.status, opened.finished_at = RoundStatus.cancelled, long_ago + timedelta(minutes=1)
         opened.selected_at = opened.finished_at
+    label_studio.answered.update(range(1, n_tasks, ANNOTATED_EVERY))
     return Bench(ctx, label_studio, np.random.default_rng(0), START, 10_000_000)
+
+
+def _publish(s: Session, n_tasks: int, moment: datetime) -> None:
+    """A round that is done and published every task."""
+    done = Round(
+        project_id=PROJECT, number=1, status=RoundStatus.done, trigger=Trigger.first, strategy="random", seed=0,
+        attempts=0, opened_at=moment, finished_at=moment, published_version=PUBLISHED,
+    )  # fmt: skip
+    s.add(done)
+    s.flush()
+    queue = [{"task_id": number, "score": None, "arm": Arm.random} for number in range(1, n_tasks + 1)]
+    predictions.write_queue(s, done.id, queue)
 
 
 def _old(number: int, mask_sha256: str, received_at: datetime) -> rows.Received:
@@ -148,8 +178,14 @@ def pull(bench: Bench) -> None:
     annotations.reconcile(bench.ctx, bench.project)
 
 
+def watch(bench: Bench) -> None:
+    if problem := rounds.watch_served(bench.ctx, PROJECT):
+        raise SystemExit(problem)
+
+
 def webhook(bench: Bench) -> None:
-    found = bench.label_studio.changed[0]
+    del bench.label_studio.changed[1:]
+    [found] = bench.label_studio.changed
     annotations.receive(bench.ctx, Event("ANNOTATION_CREATED", PROJECT, found.annotations, [found.task]))
 
 
@@ -169,11 +205,15 @@ def open_now(bench: Bench) -> None:
 
 MEASURED: dict[str, Callable[[Bench], None]] = {
     "pull, 30 changes": pull,
+    "watch the order": watch,
     "webhook": webhook,
     "news": count_news,
     "open_if_due": open_if_due,
     "open_now": open_now,
 }
+
+
+BRINGS_ANSWERS = ("pull, 30 changes", "webhook")
 
 
 def measure(bench: Bench, repeats: int) -> dict[str, float]:
@@ -188,6 +228,8 @@ def measure(bench: Bench, repeats: int) -> dict[str, float]:
             act(bench)
             times[name].append(time.perf_counter() - start)
             _end_rounds(bench)
+            if name in BRINGS_ANSWERS:
+                bench.label_studio.answered.update(found.task.id for found in bench.label_studio.changed)
     return {name: statistics.median(found) for name, found in times.items()}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from backend.context import Context
@@ -73,11 +74,12 @@ def _order_differs(ctx: Context, project: Project) -> str | None:
     """The head and a slice are looked at; only where they look wrong, all of it, which takes Label Studio a while."""
     with ctx.store.read() as s:
         published = rounds.latest_published(s, project.id)
-        queue = predictions.queued_ids(s, published.id) if published else []
-        waiting = {task.id for task in projects.unlabelled_tasks(s, project.id)}
-    if not queue or not _looks_wrong(ctx, project.id, queue, waiting):
+    if published is None or not _looks_wrong(ctx, project.id, published.id):
         return None
     served = ctx.label_studio.served_order(project.id)
+    with ctx.store.read() as s:
+        queue = predictions.queued_ids(s, published.id)
+        waiting = {task.id for task in projects.unlabelled_tasks(s, project.id)}
     problem = differs(queue, served, waiting) or _lost(ctx, project.id, (set(queue) & waiting) - set(served))
     return problem and f"{problem}; a new round ranks and publishes anew"
 
@@ -88,27 +90,40 @@ def _lost(ctx: Context, project_id: int, missing: Collection[int]) -> str | None
     return f"{len(lost)} tasks of the queue lost their prediction, the first is task {lost[0]}" if lost else None
 
 
-def _looks_wrong(ctx: Context, project_id: int, queue: Sequence[int], waiting: Collection[int]) -> bool:
+def _looks_wrong(ctx: Context, project_id: int, round_id: int) -> bool:
     head, size = ctx.label_studio.served_page(project_id, 1, _HEAD)
-    if gaps(queue, head, waiting, from_the_top=True):
+    if _leaves(ctx, round_id, head, from_the_top=True):
         return True
-    pages = -(-size // _SLICE)
     if size <= _HEAD:
         return False
-    page = 1 + int(ctx.now().timestamp() // ctx.settings.reconcile_seconds) % pages
-    return gaps(queue, ctx.label_studio.served_page(project_id, page, _SLICE)[0], waiting, from_the_top=False)
+    page = 1 + int(ctx.now().timestamp() // ctx.settings.reconcile_seconds) % -(-size // _SLICE)
+    stretch, _ = ctx.label_studio.served_page(project_id, page, _SLICE)
+    return _leaves(ctx, round_id, stretch, from_the_top=False)
 
 
-def gaps(queue: Sequence[int], served: Sequence[int], waiting: Collection[int], *, from_the_top: bool) -> bool:
+def _leaves(ctx: Context, round_id: int, served: Sequence[int], *, from_the_top: bool) -> bool:
+    with ctx.store.read() as s:
+        places = predictions.ranks(s, round_id, served)
+        waiting = partial(predictions.waiting_between, s, round_id)
+        return gaps(places, served, waiting, from_the_top=from_the_top)
+
+
+def gaps(
+    places: Mapping[int, int],
+    served: Sequence[int],
+    waiting_between: Callable[[int, int | None], Collection[int]],
+    *,
+    from_the_top: bool,
+) -> bool:
     """Whether a stretch of the served order leaves the queue, or leaves out a task that waits for an answer.
 
-    `served` begins anywhere in the order unless `from_the_top`. What was imported since the ranking does not count.
+    places: task -> its rank in the queue; what was imported since the ranking has none and does not count.
+    waiting_between: the tasks of two ranks and between them that nobody has answered; None: up to the last.
+    `served` begins anywhere in the order unless `from_the_top`.
     """
-    places = {task_id: place for place, task_id in enumerate(queue)}
     seen = [places[task_id] for task_id in served if task_id in places]
     if seen != sorted(seen):
         return True
     if not seen:
-        return from_the_top and any(task_id in places for task_id in waiting)
-    stretch = queue[0 if from_the_top else seen[0] : seen[-1]]
-    return bool((set(stretch) & set(waiting)) - set(served))
+        return from_the_top and bool(waiting_between(0, None))
+    return bool(set(waiting_between(0 if from_the_top else seen[0], seen[-1])) - set(served))

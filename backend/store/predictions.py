@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from backend.errors import NotFound
 from backend.store.projects import chunks, insert_ignoring
-from backend.tables import ModelVersion, Prediction, Query, Task
+from backend.tables import Annotation, ModelVersion, Prediction, Query, Task
 
 
 def version(s: Session, version_id: int) -> ModelVersion:
@@ -177,6 +177,18 @@ def ranks(s: Session, round_id: int, task_ids: Sequence[int]) -> dict[int, int]:
         wanted = select(Query.task_id, Query.rank).where(Query.round_id == round_id, Query.task_id.in_(chunk))
         found.update((task_id, rank) for task_id, rank in s.execute(wanted))
     return found
+
+
+def waiting_between(s: Session, round_id: int, first: int, last: int | None) -> list[int]:
+    """Tasks of the round's queue from rank `first` to `last`, both included, that nobody has answered or deleted."""
+    answered = exists().where(Annotation.task_id == Task.id, Annotation.deleted_at.is_(None))
+    wanted = (
+        select(Query.task_id)
+        .join(Task, Task.id == Query.task_id)
+        .where(Query.round_id == round_id, Query.rank >= first, Task.deleted_at.is_(None), ~answered)
+        .order_by(Query.rank)
+    )
+    return list(s.scalars(wanted if last is None else wanted.where(Query.rank <= last)))
 
 
 def queue_size(s: Session, round_id: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from structlog.contextvars import get_contextvars
 
-from backend import annotations, app, predictions
+from backend import annotations, nudges, predictions
 from backend import rounds as journeys
 from backend.app import create_app
 from backend.files import Files
@@ -170,7 +170,7 @@ def test_a_webhook_is_stored_and_then_a_worker_is_nudged(world: World) -> None:
 
 @on_sqlite
 def test_a_burst_nudges_at_its_beginning_and_after_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_NUDGE_EVERY_SECONDS", 2.0)
+    monkeypatch.setattr(nudges, "EVERY_SECONDS", 2.0)
     world.label_studio.add_task(1)
     client = serve(world)
     for _ in range(6):

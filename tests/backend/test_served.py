@@ -171,4 +171,10 @@ def test_nothing_is_compared_before_the_first_publication_and_while_one_is_under
 )
 def test_a_stretch_of_the_order_looks_right_or_not(stretch: list[int], top: bool, suspicious: bool) -> None:
     waiting = {1, 2, 4, 5, 6} if stretch == [1, 2, 4] else {1, 2, 3, 4, 5, 6}
-    assert gaps([1, 2, 3, 4, 5, 6], stretch, waiting, from_the_top=top) is suspicious
+    queue = [1, 2, 3, 4, 5, 6]
+
+    def waiting_between(first: int, last: int | None) -> list[int]:
+        return [task_id for task_id in queue[first : None if last is None else last + 1] if task_id in waiting]
+
+    places = {task_id: place for place, task_id in enumerate(queue)}
+    assert gaps(places, stretch, waiting_between, from_the_top=top) is suspicious
