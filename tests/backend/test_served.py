@@ -10,7 +10,7 @@ import pytest
 from backend import report, rounds
 from backend.rounds import served
 from backend.rounds.served import gaps
-from backend.store import figures
+from backend.store import figures, projects
 from tests.backend.conftest import World
 from tests.backend.publishing import predict, ready
 from tests.backend.test_rounds import PROJECT, populate, queue_ids
@@ -94,6 +94,22 @@ def test_a_prediction_that_somebody_deleted_is_noticed(published: World) -> None
     fake, lost = published.label_studio, queue_ids(published)[4]
     fake.predictions = [item for item in fake.predictions if item["task"] != lost]
     assert f"the first is task {lost}" in str(look(published))
+
+
+@on_sqlite
+def test_what_was_answered_or_deleted_does_not_have_the_whole_order_read(
+    published: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading all of it takes Label Studio a minute at fifty thousand tasks, and people answer all day."""
+    monkeypatch.setattr(served, "differs", lambda *_: pytest.fail("the whole order was read"))
+    fake, (first, _, middle, _, gone, *_) = published.label_studio, queue_ids(published)
+    for task_id in (first, middle):
+        fake.annotate(task_id, task_id)
+    del fake.task_rows[gone]
+    fake.predictions = [item for item in fake.predictions if item["task"] != gone]
+    with published.ctx.store.begin() as s:
+        projects.mark_tasks_deleted(s, [gone], published.ctx.now())
+    assert look(published) is None
 
 
 @on_sqlite
