@@ -9,6 +9,7 @@ COPY pyproject.toml requirements.lock ./
 RUN uv pip install --python /opt/wardround/bin/python --requirements pyproject.toml --constraints requirements.lock
 COPY README.md LICENSE ./
 COPY backend backend
+COPY evidence evidence
 COPY migrations migrations
 COPY model model
 COPY protocols protocols

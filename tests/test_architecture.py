@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("backend", "demo", "migrations", "model", "pretraining", "protocols", "simulation", "strategies")
+ROOMS = ("backend", "demo", "evidence", "migrations", "model", "pretraining", "protocols", "simulation", "strategies")
 # Alembic runs these; they are no modules to import.
 RUN_BY_ALEMBIC = ("migrations/env.py",)
 HEAVY = ("torch", "open_clip", "cv2", "label_studio_sdk")
