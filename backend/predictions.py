@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 
 import strategies
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 # Uncertainty to rank by, whatever the strategy: one number per image that compares across versions.
 SCORED_BY = "entropy"
+FOREGROUND = 0.5  # probability from which a pixel counts as predicted
 # A task outside the queue comes after it. Without a score it would come first on one database and last on another.
 _LAST = 1.0
 UNPUBLISHED = "wardround"
@@ -136,14 +138,21 @@ def _predict(
     found = [by_label[label] for label in config.labels]
     regions_json = orjson.dumps(_regions(ctx, project, config, found)).decode()
     score: float | None = None
+    stratum: str | None = None
     if n_draws:
+        scores = [strategies.get(SCORED_BY).score(segmentation.draws) for segmentation in found]
         # The image is asked for the label that is least certain.
-        score = float(max(strategies.get(SCORED_BY).score(segmentation.draws) for segmentation in found))
+        least_certain = int(np.argmax(scores))
+        score = float(scores[least_certain])
+        # The model's own frame decides, not what cleaning leaves of it.
+        sees = any((segmentation.draws.mean(0) >= FOREGROUND).any() for segmentation in found)
+        stratum = config.labels[least_certain] if sees else ""
     row = {
         "task_id": task.id,
         "model_version_id": served.version.id,
         "regions_json": regions_json,
         "score": score,
+        "stratum": stratum,
         "embedding": found[0].embedding.astype("<f4").tobytes(),
         "created_at": ctx.now(),
     }

@@ -337,6 +337,7 @@ class Prediction(Base):
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), index=True)
     regions_json: Mapped[str] = mapped_column(Text)
     score: Mapped[float | None]  # higher = ask sooner; None: made in one pass for who waited, not ranked
+    stratum: Mapped[str | None] = mapped_column(Text)  # the label whose score it is; "": the model predicts nothing
     embedding: Mapped[bytes] = mapped_column(LargeBinary)  # (D,) float32, L2-normalised
     created_at: Mapped[datetime]
 
@@ -354,6 +355,7 @@ class Publication(Base):
     attempt: Mapped[int]  # names taken so far
     sent: Mapped[int] = mapped_column(default=0)
     sending: Mapped[int] = mapped_column(default=0)
+    triage: Mapped[dict[str, Any] | None]  # what its pre-annotations were judged by, or why they were not
 
 
 class Query(Base):
@@ -366,3 +368,23 @@ class Query(Base):
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
     score: Mapped[float | None]
     arm: Mapped[Arm] = mapped_column(_words(Arm, "arm"))
+    dice_bound: Mapped[float | None] = mapped_column(Double)  # of its pre-annotation, from below; None: unknown
+
+
+class Suspicion(Base):
+    """An annotation's label that a model which never saw it finds wrong; rank 0 is the likeliest error."""
+
+    __tablename__ = "suspicions"
+    __table_args__ = (
+        UniqueConstraint("project_id", "rank"),
+        UniqueConstraint("annotation_id", "label"),
+        CheckConstraint("score >= 0 AND score <= 1", name="score_in_range"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    annotation_id: Mapped[int] = mapped_column(ForeignKey("annotations.id"))
+    label: Mapped[str] = mapped_column(Text)
+    rank: Mapped[int]
+    score: Mapped[float] = mapped_column(Double)  # in [0, 1]; higher: likelier an error
+    evidence: Mapped[dict[str, Any]]  # Dice with the model, what that usually is, in which fold
+    found_at: Mapped[datetime]

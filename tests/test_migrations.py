@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from backend.errors import SchemaTooNew
 from backend.store import Session, Store
 from backend.tables import FINISHED, MOVES, Arm, Base, Mask, Query, Round, RoundStatus, Trigger, Verdict
-from tests.backend.rows import NOW, SHA256, a_round, annotation, fill, prediction, project, task, version
+from tests.backend.rows import NOW, SHA256, a_round, annotation, fill, prediction, project, suspicion, task, version
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = set(Base.metadata.tables)
@@ -219,6 +219,7 @@ def test_what_the_older_schema_cannot_say_becomes_the_nearest_that_it_can(store:
         "publications": 0,
         "rounds": 2,
         "shards": 0,
+        "suspicions": 0,
         "workers": 0,
     }
 
@@ -258,6 +259,13 @@ def test_numbers_and_ranks_are_given_once(store: Store) -> None:
     refused(store, version(number=1))
     refused(store, task(id=2), Query(round_id=1, rank=0, task_id=2, arm=Arm.random))
     refused(store, Query(round_id=1, rank=1, task_id=1, arm=Arm.random))
+    refused(store, annotation(id=2), suspicion(annotation_id=2))
+    refused(store, suspicion(rank=1))
+
+
+@pytest.mark.parametrize("score", [-0.01, 1.01])
+def test_a_suspicion_is_a_share(store: Store, score: float) -> None:
+    refused(store, annotation(id=2), suspicion(annotation_id=2, rank=1, score=score))
 
 
 @pytest.mark.parametrize(

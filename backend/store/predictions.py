@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, insert, null, select, update
 from sqlalchemy.orm import Session
 
 from backend.errors import NotFound
@@ -70,21 +70,26 @@ def of_tasks(s: Session, version_id: int, task_ids: Sequence[int]) -> dict[int, 
 
 
 class Scored(NamedTuple):
-    """What ranking needs of a prediction; `embedding` is its bytes, None where nobody asked for them."""
+    """What ranking needs of a prediction; `embedding` is its bytes, None where nobody asked for them.
+
+    stratum: the label whose score it is, "" where the model predicts nothing, None where it was not noted.
+    """
 
     score: float | None
     embedding: bytes | None
+    stratum: str | None = None
 
 
 def scored(s: Session, version_id: int, task_ids: Sequence[int], *, embeddings: bool) -> dict[int, Scored]:
     """Scores by task without the regions, which of a whole project would not fit in memory."""
     found: dict[int, Scored] = {}
-    columns = (Prediction.task_id, Prediction.score, *((Prediction.embedding,) if embeddings else ()))
+    embedding = Prediction.embedding if embeddings else null()
+    columns = Prediction.task_id, Prediction.score, embedding.label("embedding"), Prediction.stratum
     for chunk in chunks(task_ids):
         rows = s.execute(
             select(*columns).where(Prediction.model_version_id == version_id, Prediction.task_id.in_(chunk))
         )
-        found.update((row[0], Scored(row[1], row[2] if embeddings else None)) for row in rows)
+        found.update((row[0], Scored(row[1], row[2], row[3])) for row in rows)
     return found
 
 

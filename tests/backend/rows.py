@@ -21,6 +21,7 @@ from backend.tables import (
     RoundItem,
     RoundStatus,
     Shard,
+    Suspicion,
     Task,
     Trigger,
     Verdict,
@@ -78,6 +79,14 @@ def effort(**changed: Any) -> Effort:
     return Effort(**(given | changed))
 
 
+def suspicion(**changed: Any) -> Suspicion:
+    given: dict[str, Any] = {
+        "project_id": 1, "annotation_id": 1, "label": "Lesion", "rank": 0, "score": 0.5, "evidence": {},
+        "found_at": NOW,
+    }  # fmt: skip
+    return Suspicion(**(given | changed))
+
+
 def fill(s: Session) -> None:
     item = {"round_id": 1, "annotation_id": 1, "label": "Lesion", "task_id": 1, "image_sha256": SHA256}
     for row in (
@@ -92,6 +101,7 @@ def fill(s: Session) -> None:
         Query(round_id=1, rank=0, task_id=1, arm=Arm.strategy),
         effort(round_id=1, model_version_id=1, accepted=True, dice={"Lesion": 1.0}),
         Publication(round_id=1, name="wardround-r0-v1", attempt=1),
+        suspicion(),
         Shard(round_id=1, number=0, task_ids=[1]),
         Worker(name="host:1", lanes="scoring", device="cpu", version="0.1.0", started_at=NOW, seen=0.0),
     ):

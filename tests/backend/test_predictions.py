@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from backend import predictions, rounds
@@ -13,10 +15,12 @@ from backend.errors import NotConnected
 from backend.label_studio.errors import LabelStudioUnreachable
 from backend.label_studio.masks import masks_of
 from backend.label_studio.payloads import PredictRequest, parse_label_config
+from backend.serving import Served
 from backend.store import predictions as rows
 from backend.store import projects
+from model.segmentation import Segmentation
 from tests.backend.conftest import World
-from tests.backend.fakes import LABEL_CONFIG, SIDE
+from tests.backend.fakes import LABEL_CONFIG, SIDE, START
 from tests.backend.test_rounds import annotate_both_sides, populate, run_first_round
 
 PROJECT = 1
@@ -131,3 +135,33 @@ def test_regions_have_the_natural_resolution_of_the_image(served: World) -> None
     painted = [result["result"] for result in ask(served, *served.label_studio.task_rows) if result["result"]]
     for regions in painted:
         assert masks_of(regions, config)["Lesion"].shape == (SIDE, SIDE)
+
+
+def drawn_as(*levels: float) -> list[Segmentation]:
+    """A label for each level: its draws say nothing but that probability everywhere."""
+    maps = [np.full((2, SIDE, SIDE), level, np.float32) for level in levels]
+    return [Segmentation(draws[0], draws, np.ones(4, np.float32)) for draws in maps]
+
+
+@pytest.mark.parametrize(
+    ("levels", "stratum"),
+    [((0.9, 0.6), "Cyst"), ((0.6, 0.9), "Lesion"), ((0.6, 0.6), "Lesion"), ((0.9, 0.4), "Cyst"), ((0.1, 0.4), "")],
+)
+def test_a_prediction_names_the_label_that_its_score_is_of(
+    world: World, monkeypatch: pytest.MonkeyPatch, levels: tuple[float, float], stratum: str
+) -> None:
+    config = LABEL_CONFIG.replace('<Label value="Lesion"/>', '<Label value="Lesion"/><Label value="Cyst"/>')
+    with world.ctx.store.begin() as s:
+        projects.change(s, PROJECT, label_config=config, prompts={"Lesion": "a disc", "Cyst": "a ring"})
+        version_id = rows.add_version(s, PROJECT, parent_id=None, checkpoint_sha256="0" * 64, card={}, now=START).id
+        version = rows.version(s, version_id)
+    world.label_studio.label_config = config
+    populate(world, 1)
+    by_label = dict(zip(("Lesion", "Cyst"), drawn_as(*levels), strict=True))
+    segmenter = SimpleNamespace(segment_labels=lambda *_args, **_named: [by_label])
+    with world.ctx.store.read() as s:
+        tasks = list(projects.tasks(s, [1]).values())
+    predictions.compute(world.ctx, world.project, Served(version, segmenter), tasks)  # type: ignore[arg-type]
+    with world.ctx.store.read() as s:
+        [scored] = rows.scored(s, version_id, [1], embeddings=False).values()
+    assert (scored.stratum, scored.embedding) == (stratum, None)
