@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from model.backbones.towers import Source
     from model.calibration import calibrate, fit_temperature
     from model.config import ModelConfig, TrainConfig
-    from model.data import Example, read_image, read_mask
+    from model.data import Example, has_several_pages, read_image, read_mask
     from model.errors import (
         BackboneUnavailable,
         BadConfig,
@@ -71,6 +71,7 @@ __all__ = [
     "evaluate",
     "fine_tune",
     "fit_temperature",
+    "has_several_pages",
     "rank_adaptively",
     "rank_pool",
     "read_image",
@@ -89,6 +90,7 @@ _HOMES = {
     "ModelConfig": "config",
     "TrainConfig": "config",
     "Example": "data",
+    "has_several_pages": "data",
     "read_image": "data",
     "read_mask": "data",
     "Metrics": "evaluation",

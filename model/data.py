@@ -66,6 +66,13 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image8:
         return np.array(upright.convert("RGB"))
 
 
+def has_several_pages(path: Path, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether a file holds several pages or frames, of which `read_image` reads the first. Raises what that raises."""
+    with _opened(path, max_pixels) as image:
+        # A JPEG of several pictures is a photograph with its preview or depth; browsers show the first as well.
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+
+
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Mask:
     """A mask file as bool (H, W): True from mid-grey up, or at 1 in a file that holds only 0 and 1.
 

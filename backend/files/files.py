@@ -26,7 +26,7 @@ from PIL import Image
 from backend.errors import BadImage, DamagedFile, DiskFull, MissingFile, WardroundError
 from backend.files.bucket import answering, open_store
 from backend.files.folder import Folder, Kind, writing
-from model import ModelError, read_image
+from model import ModelError, has_several_pages, read_image
 
 log = logging.getLogger(__name__)
 
@@ -259,9 +259,14 @@ class Files:
                 probe.flush()
                 try:
                     read_image(Path(probe.name), self.max_image_pixels)
+                    several = has_several_pages(Path(probe.name), self.max_image_pixels)
                 except ModelError as error:
                     problem = str(error).replace(f"image {probe.name}", "the image").replace(probe.name, "it")
                     raise BadImage(problem) from error
+                if several:
+                    raise BadImage(
+                        "the image has several pages or frames, and a mask is of one; make it one task per page"
+                    )
 
     def _decoded(self, kind: Kind, sha256: str, read: Callable[[Path], T]) -> T:
         # Hashing what can be read would cost more than reading it; what cannot deserves a second look.

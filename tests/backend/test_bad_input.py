@@ -121,6 +121,29 @@ def test_larger_images_than_pillow_itself_allows_are_refused_as_clearly(world: W
         world.ctx.files.put_image(huge_png(side))
 
 
+def pictures(kind: str, n: int) -> bytes:
+    """A file of `n` pages or frames that all differ."""
+    first, *others = (Image.new("L", (SIDE, SIDE), 20 * number) for number in range(1, n + 1))
+    buffer = io.BytesIO()
+    first.save(buffer, kind, save_all=True, append_images=others)
+    return buffer.getvalue()
+
+
+@on_sqlite
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_a_file_of_several_pages_is_refused_and_one_of_a_single_page_taken(world: World, kind: str) -> None:
+    """People would see one page, the model another, and a mask would be of a page that nobody named."""
+    with pytest.raises(BadImage, match="one task per page"):
+        world.ctx.files.put_image(pictures(kind, 2))
+    assert not list(world.ctx.files.folder.rglob("*.*")), "nothing of it stays on disk"
+    world.ctx.files.put_image(pictures(kind, 1))
+
+
+@on_sqlite
+def test_a_photograph_that_brings_a_preview_along_is_one_image(world: World) -> None:
+    world.ctx.files.put_image(pictures("MPO", 2))
+
+
 def test_a_round_goes_on_without_broken_tasks_and_says_which(world: World) -> None:
     fake = world.label_studio
     good, other, missing, truncated, half_jpeg, huge, no_image, small_mask = training_tasks(world, 8)
