@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,20 @@ _TIMEOUT_MS = 180_000
 # The phantoms are grey: red is ahead of blue only where the label's orange lies over them.
 _TINT = 50
 _IMAGE = "img[alt=image]"
+_REGION = "[class*=outliner-item]"
+_SMART = ".lsf-tool_smart"
+_ROW = ".lsf-table-row"
+# As high as all rows of a project of the tests: the Data Manager draws only those that are in sight.
+_TALL: ViewportSize = {"width": 1400, "height": 2200}
+# The labels of the project of the tests have these keys, in the order of its controls.
+_BRUSH_KEY, _BOX_KEY, _POINT_KEY = "1", "2", "3"
 
 
 class Editor:
-    """One browser window, logged in to Label Studio."""
+    """One browser window, logged in to Label Studio.
+
+    Places on the image are (row, column) in pixels of its own, `shape` is the image's (H, W).
+    """
 
     def __init__(self, page: Page, server: LabelStudioServer, project: int) -> None:
         self.page = page
@@ -72,22 +83,88 @@ class Editor:
         return max(likeness, key=lambda task_id: likeness[task_id])
 
     def paint(self, points: Sequence[tuple[int, int]], shape: tuple[int, int]) -> None:
-        """Choose the label and drag the brush along (row, column) points of an image of that shape."""
-        self.page.keyboard.press("1")
-        box = self._box()
-        at = [
-            (box["x"] + (c + 0.5) * box["width"] / shape[1], box["y"] + (r + 0.5) * box["height"] / shape[0])
-            for r, c in points
-        ]
+        """Choose the label and drag the brush along points."""
+        self.page.keyboard.press(_BRUSH_KEY)
+        self._drag(points, shape)
+
+    def discard_all(self) -> None:
+        """Delete every region, one after the other, as a person would who starts anew."""
+        while self.page.locator(_REGION).count():
+            self.page.locator(_REGION).first.click()
+            self.page.keyboard.press("Backspace")
+
+    def box(self, points: Sequence[tuple[int, int]], shape: tuple[int, int]) -> list[dict[str, Any]]:
+        """Drag the smart rectangle from one point to another; returns the regions that are suggested."""
+        self._take("rectangle-tool", _BOX_KEY)
+        with self._suggested() as found:
+            self._drag(points, shape)
+        return found
+
+    def point(self, place: tuple[int, int], shape: tuple[int, int], *, rule_out: bool = False) -> list[dict[str, Any]]:
+        """Click with the smart key point, or Alt and click; returns the regions that are suggested."""
+        self._take("key-point-tool", _POINT_KEY)
+        if rule_out:
+            self.page.keyboard.down("Alt")
+        with self._suggested() as found:
+            self.page.mouse.click(*self._on_screen(place, shape))
+        self.page.keyboard.up("Alt")
+        return found
+
+    def accept(self) -> None:
+        """Take over what is suggested."""
+        self.page.click("[data-testid=bottombar-accept-suggestions-button]")
+        self.page.wait_for_selector("[data-testid=bottombar-accept-suggestions-button]", state="detached")
+
+    def open_tab(self, title: str) -> list[int]:
+        """Open a tab of the Data Manager; returns the tasks it lists, from top to bottom."""
+        self.page.set_viewport_size(_TALL)
+        self.page.goto(self._url)
+        with self.page.expect_response(lambda response: "/api/tasks?" in response.url) as listed:
+            self.page.click(f".lsf-tabs-dm__item:has-text({title!r})")
+        n_tasks = len(listed.value.json()["tasks"])
+        self.page.locator(_ROW).nth(n_tasks - 1).wait_for()
+        return [int(row.split()[0]) for row in self.page.locator(_ROW).all_inner_texts()]
+
+    def open_row(self, position: int) -> None:
+        """Open a task of the tab that is open."""
+        self.page.set_viewport_size(WINDOW)
+        self.page.locator(_ROW).nth(position).click()
+
+    def keep(self, path: Path) -> None:
+        """A screenshot of the whole window."""
+        self.page.screenshot(path=path)
+
+    def _take(self, tool: str, key: str) -> None:
+        """Switch Auto-Annotation on, take a smart tool and choose its label: each use leaves it unchosen."""
+        self.page.locator("[data-testid=bottombar-auto-annotation-toggle]").check(force=True)
+        self.page.hover(_SMART)
+        self.page.click(f"{_SMART}[aria-label={tool}]")
+        self.page.keyboard.press(key)
+
+    @contextmanager
+    def _suggested(self) -> Iterator[list[dict[str, Any]]]:
+        """What comes to be suggested by what is done inside, once the editor shows it."""
+        found: list[dict[str, Any]] = []
+        with self.page.expect_response(lambda response: "interactive-annotating" in response.url) as answer:
+            yield found
+        found += answer.value.json()["data"]["result"]
+        self.page.wait_for_selector("[data-testid=bottombar-accept-suggestions-button]")
+
+    def _drag(self, points: Sequence[tuple[int, int]], shape: tuple[int, int]) -> None:
+        at = [self._on_screen(place, shape) for place in points]
         self.page.mouse.move(*at[0])
         self.page.mouse.down()
         for x, y in at[1:]:
             self.page.mouse.move(x, y, steps=10)
         self.page.mouse.up()
 
-    def keep(self, path: Path) -> None:
-        """A screenshot of the whole window."""
-        self.page.screenshot(path=path)
+    def _on_screen(self, place: tuple[int, int], shape: tuple[int, int]) -> tuple[float, float]:
+        box = self._box()
+        row, column = place
+        return (
+            box["x"] + (column + 0.5) * box["width"] / shape[1],
+            box["y"] + (row + 0.5) * box["height"] / shape[0],
+        )
 
     def _box(self) -> Any:
         return self.page.locator(_IMAGE).bounding_box()

@@ -37,6 +37,16 @@ ANNOTATIONS_PER_ROUND = 8
 # Nothing here is about speed: a machine may be busy with other things.
 DEADLINE_SECONDS = 240.0
 _POLL_SECONDS = 0.2
+# The demo's, with smart tools. They are blue: what is orange on the screen is a mask.
+_TOOLS = f"""
+  <RectangleLabels name="box" toName="image" smart="true">
+    <Label value="{project.LABEL}" background="#1864ab"/>
+  </RectangleLabels>
+  <KeyPointLabels name="point" toName="image" smart="true">
+    <Label value="{project.LABEL}" background="#1864ab"/>
+  </KeyPointLabels>
+</View>"""
+LABEL_CONFIG = project.LABEL_CONFIG.replace("</View>", _TOOLS)
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ class Running:
         self.http = server.client()
         self.dataset = data.load(None, N_IMAGES, folder / "phantoms")
         self.project = project.create(self.http, "Acceptance", self.dataset.pairs)
+        self.http.patch(f"/api/projects/{self.project.id}/", json={"label_config": LABEL_CONFIG}).raise_for_status()
         self.annotator = Annotator(self.http, self.project)
         self.product = Product(folder / "wardround", server.url, server.pat(), free_port(), ANNOTATIONS_PER_ROUND)
         self.product.folder.mkdir()
@@ -212,6 +223,9 @@ class Running:
 
 def pre_annotation(task: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
     """(H, W) bool: the mask that Label Studio shows with a served task; all False without one."""
-    config = parse_label_config(project.LABEL_CONFIG)
-    regions = [region for prediction in task["predictions"] for region in prediction["result"]]
-    return masks_of(regions, config, shape).get(project.LABEL, np.zeros(shape, dtype=bool))
+    return mask_of([region for prediction in task["predictions"] for region in prediction["result"]], shape)
+
+
+def mask_of(regions: list[dict[str, Any]], shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: the mask that regions show together."""
+    return masks_of(regions, parse_label_config(LABEL_CONFIG), shape).get(project.LABEL, np.zeros(shape, dtype=bool))
