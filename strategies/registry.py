@@ -1,12 +1,17 @@
 """Query strategies by name: how an image is scored, and how scores become positions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
-from strategies import acquisition, reduction, selection
+from strategies import acquisition, chance, coverage, hybrid, power, reduction, selection, typicality
 from strategies.errors import BadPool, NotScored, UnknownStrategy
+from strategies.strata import Empty
+
+DEFAULT = "hybrid"
 
 Acquisition = Callable[[np.ndarray], np.ndarray]  # draws (N, h, w) → map (h, w)
 Reduction = Callable[[np.ndarray, np.ndarray], float]  # map (h, w), mean probability (h, w) → score
@@ -17,8 +22,9 @@ class Pool:
     """The images that may be asked for, as arrays whose first axis is the position; give what the strategy needs.
 
     scores: (n,) higher = ask sooner. embeddings: (n, D). labelled_embeddings: (m, D), the images that have an
-    annotation: another index space, hence another array. groups: (n,) str, patient or video. strata: (n,), a class
-    per image. Raises BadPool when lengths disagree.
+    annotation: another index space, hence another array; none yet is (0, D). groups: (n,) str, patient or video.
+    strata: (n,) int, the class of each image, -1 where the model predicts no foreground. Raises BadPool when lengths
+    disagree.
     """
 
     scores: np.ndarray | None = None
@@ -49,7 +55,10 @@ class Pool:
         return array
 
 
-Selection = Callable[[Pool, int, np.random.Generator], np.ndarray]  # → positions (size,) intp, best first
+class Selection(Protocol):
+    """Pool, size, chance and how many queries there were → positions (min(size, n),) intp, best first."""
+
+    def __call__(self, pool: Pool, size: int, rng: np.random.Generator, round_number: int, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -71,14 +80,19 @@ class Strategy:
             raise NotScored(f'strategy {self.name} scores no images; ask only those with "scores" in needs')
         return self.reduction(self.acquisition(draws), acquisition.mean_probability(draws))
 
-    def select(self, pool: Pool, size: int, rng: np.random.Generator) -> np.ndarray:
-        """Positions (min(size, n),) intp, best first, unique; ties go to the lower position.
+    def select(self, pool: Pool, size: int, rng: np.random.Generator, *, round_number: int = 0) -> np.ndarray:
+        """Positions (min(size, n),) intp, best first, unique; ties go to the lower position unless chance breaks them.
 
-        Raises BadPool when something in `needs` is missing, BadScores naming positions, BadRequest for a negative size.
+        round_number counts the queries so far: 0 while nothing, or only a seed set, was asked for. Raises BadPool when
+        something in `needs` is missing or broken, BadScores naming positions, BadRequest for a negative size.
         """
         for name in sorted(self.needs):
             pool.given(name)
-        return self.selection(pool, size, rng)
+        return self.selection(pool, size, rng, round_number)
+
+    def having(self, **settings: object) -> "Strategy":
+        """The same strategy with other settings of its selection: get("clasp_pe").having(empty="last")."""
+        return replace(self, selection=partial(self.selection, **settings))
 
 
 def get(name: str) -> Strategy:
@@ -93,24 +107,104 @@ def names() -> list[str]:
     return sorted(_STRATEGIES)
 
 
-def _random(pool: Pool, size: int, rng: np.random.Generator) -> np.ndarray:
-    return selection.random(pool.n, size, rng)
+# ------------------------------------------------------------------------------- selections, taking what they need
+def _random(pool: Pool, size: int, rng: np.random.Generator, _round: int) -> np.ndarray:
+    return chance.random(pool.n, size, rng, groups=pool.groups)
 
 
-def _top_k(pool: Pool, size: int, _rng: np.random.Generator) -> np.ndarray:
+def _foreground_random(pool: Pool, size: int, rng: np.random.Generator, _round: int) -> np.ndarray:
+    return chance.foreground_random(pool.given("strata"), size, rng, groups=pool.groups)
+
+
+def _top_k(pool: Pool, size: int, _rng: np.random.Generator, _round: int) -> np.ndarray:
     return selection.top_k(pool.given("scores"), size)
+
+
+def _stochastic_batches(
+    pool: Pool, size: int, rng: np.random.Generator, _round: int, *, batches: int = 100
+) -> np.ndarray:
+    return selection.stochastic_batches(pool.given("scores"), size, rng, batches=batches)
+
+
+def _power(
+    pool: Pool, size: int, rng: np.random.Generator, round_number: int, *, beta: float | None = None
+) -> np.ndarray:
+    return power.power(pool.given("scores"), size, rng, beta=beta or power.decayed_beta(round_number))
+
+
+def _clasp_pe(
+    pool: Pool,
+    size: int,
+    rng: np.random.Generator,
+    round_number: int,
+    *,
+    beta: float | None = None,
+    empty: Empty = "low",
+) -> np.ndarray:
+    beta = beta or power.decayed_beta(round_number)
+    return power.clasp_pe(pool.given("scores"), pool.given("strata"), size, rng, beta=beta, empty=empty)
+
+
+def _core_set(pool: Pool, size: int, _rng: np.random.Generator, _round: int) -> np.ndarray:
+    return coverage.k_center_greedy(pool.given("embeddings"), pool.given("labelled_embeddings"), size)
+
+
+def _typiclust(pool: Pool, size: int, rng: np.random.Generator, _round: int) -> np.ndarray:
+    return typicality.typiclust(pool.given("embeddings"), pool.given("labelled_embeddings"), size, rng)
+
+
+def _badge(pool: Pool, size: int, rng: np.random.Generator, _round: int) -> np.ndarray:
+    return coverage.badge(pool.given("embeddings"), pool.given("scores"), size, rng)
+
+
+def _hybrid(
+    pool: Pool,
+    size: int,
+    rng: np.random.Generator,
+    round_number: int,
+    *,
+    empty: Empty = "low",
+    group_share: float = hybrid.GROUP_SHARE,
+    near_duplicate: float = hybrid.NEAR_DUPLICATE,
+) -> np.ndarray:
+    return hybrid.hybrid(
+        pool.given("scores"),
+        pool.given("embeddings"),
+        pool.given("labelled_embeddings"),
+        pool.given("strata"),
+        size,
+        rng,
+        groups=pool.groups,
+        round_number=round_number,
+        empty=empty,
+        group_share=group_share,
+        near_duplicate=near_duplicate,
+    )
+
+
+def _scoring(name: str, of: Acquisition, select: Selection, *also: str) -> Strategy:
+    """A strategy that ranks by scores, taken over the region of interest, per area."""
+    return Strategy(name, of, reduction.foreground_boundary, select, frozenset({"scores", *also}))
+
+
+def _blind(name: str, select: Selection, *needs: str) -> Strategy:
+    """A strategy that looks at no score."""
+    return Strategy(name, None, None, select, frozenset(needs))
 
 
 _STRATEGIES = {
     strategy.name: strategy
     for strategy in (
-        Strategy("random", acquisition=None, reduction=None, selection=_random, needs=frozenset()),
-        Strategy(
-            "entropy",
-            acquisition=acquisition.predictive_entropy,
-            reduction=reduction.foreground_boundary,
-            selection=_top_k,
-            needs=frozenset({"scores"}),
-        ),
+        _blind("random", _random),
+        _blind("foreground_random", _foreground_random, "strata"),
+        _scoring("entropy", acquisition.predictive_entropy, _top_k),
+        _scoring("bald", acquisition.bald, _top_k),
+        _scoring("power_bald", acquisition.bald, _power),
+        _scoring("clasp_pe", acquisition.predictive_entropy, _clasp_pe, "strata"),
+        _blind("core_set", _core_set, "embeddings", "labelled_embeddings"),
+        _blind("typiclust", _typiclust, "embeddings", "labelled_embeddings"),
+        _scoring("badge", acquisition.predictive_entropy, _badge, "embeddings"),
+        _scoring("stochastic_batches", acquisition.predictive_entropy, _stochastic_batches),
+        _scoring("hybrid", acquisition.predictive_entropy, _hybrid, "embeddings", "labelled_embeddings", "strata"),
     )
 }

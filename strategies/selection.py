@@ -8,14 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from strategies.errors import BadRequest, BadScores
+from strategies.checks import checked_scores, checked_share, checked_size
 
 T = TypeVar("T")
-
-
-def random(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Uniform without replacement over the n images of the pool; the order is uniform as well."""
-    return rng.permutation(n).astype(np.intp)[: checked_size(size)]
 
 
 def top_k(scores: np.ndarray, size: int) -> np.ndarray:
@@ -24,14 +19,29 @@ def top_k(scores: np.ndarray, size: int) -> np.ndarray:
     return order.astype(np.intp)[: checked_size(size)]
 
 
+def stochastic_batches(scores: np.ndarray, size: int, rng: np.random.Generator, *, batches: int = 100) -> np.ndarray:
+    """The one of `batches` random batches whose mean score is highest, its highest scores first.
+
+    argmax over b of mean(scores[batch_b]); batches uniform without replacement, ties to the one drawn first, equal
+    scores within it in the order drawn. Gaillochet et al. 2023 (arXiv:2301.07670), section 3. Chance keeps the batch
+    as varied as the pool, the choice moves it up. Raises BadScores.
+    """
+    scores, size = checked_scores(scores), min(checked_size(size), len(scores))
+    best = rng.choice(len(scores), size, replace=False)
+    for _ in range(batches - 1):
+        other = rng.choice(len(scores), size, replace=False)
+        if size and scores[other].mean() > scores[best].mean():
+            best = other
+    return best[np.argsort(-scores[best], kind="stable")].astype(np.intp)
+
+
 def interleave(main: Sequence[T], extra: Sequence[T], share: float) -> list[T]:
     """One queue of both, each in its own order, with `extra` spread evenly.
 
     As long as both last, every prefix of length i holds share * i items of `extra`, rounded to the nearest whole (half
     up). When one runs out, the rest of the other follows. Nothing is dropped or compared: pass disjoint sequences.
     """
-    if not 0.0 <= share <= 1.0:
-        raise BadRequest(f"share is {share}; it must be in [0, 1]")
+    checked_share(share, "share")
     queue: list[T] = []
     taken = 0
     while taken < len(extra) and len(queue) - taken < len(main):
@@ -42,22 +52,3 @@ def interleave(main: Sequence[T], extra: Sequence[T], share: float) -> list[T]:
         else:
             queue.append(main[len(queue) - taken])
     return [*queue, *main[len(queue) - taken :], *extra[taken:]]
-
-
-def checked_size(size: int) -> int:
-    """The size itself. Raises BadRequest when negative, which a slice would silently take as "all but"."""
-    if size < 0:
-        raise BadRequest(f"size is {size}; ask for 0 or more")
-    return size
-
-
-def checked_scores(scores: np.ndarray) -> np.ndarray:
-    """The scores (n,) as float64. Raises BadScores naming the first ten positions that are not finite."""
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 1:
-        raise BadScores(f"scores have shape {scores.shape}; they must be (n,), one per image")
-    broken = np.flatnonzero(~np.isfinite(scores))
-    if broken.size:
-        named = ", ".join(map(str, broken[:10])) + (f" and {broken.size - 10} more" if broken.size > 10 else "")
-        raise BadScores(f"scores are not finite at positions {named}; check the images of those tasks")
-    return scores

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import interleave
+from strategies.chance import random
 from strategies.errors import BadRequest, BadScores
-from strategies.selection import random, top_k
+from strategies.selection import top_k
 
 
 @given(st.lists(st.integers(-3, 3), max_size=30), st.integers(0, 40))
