@@ -138,7 +138,8 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 def _serves_images(base: httpx.URL, url: httpx.URL) -> bool:
     path = unquote(url.path)
     inside = path.removeprefix(base.path.rstrip("/"))
-    return ".." not in path.split("/") and inside.startswith(_IMAGE_PATHS)
+    # Some proxies take a backslash for a slash, and drop what follows a semicolon.
+    return ".." not in re.split(r"[/\\;]", path) and inside.startswith(_IMAGE_PATHS)
 
 
 def _forbidden(connection: Connection, reason: str) -> ForbiddenImageUrl:
