@@ -236,6 +236,11 @@ PLANTED: list[dict[str, Callable[..., None]]] = [
         "webhook-elsewhere": our_hook(url="http://127.0.0.1:9/webhook", actions=list(webhook.ACTIONS)),
         "model-version": setting(model_version=""),
     },
+    # What a Label Studio leaves half done that takes our address for model servers and refuses it for webhooks.
+    {
+        "webhook-missing": hook_lost,
+        "model-version": setting(model_version="Wardround"),
+    },
 ]
 
 
