@@ -44,6 +44,8 @@ def client(world: World, tmp_path: Path) -> Iterator[TestClient]:  # noqa: F811
         yield client
 
 
+# A busy machine may need seconds for one example of each operation; what must not happen is that it hangs.
+@pytest.mark.timeout(max(300, 3 * EXAMPLES))
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=str)
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_no_request_is_answered_with_a_server_error(client: TestClient, mode: GenerationMode) -> None:
