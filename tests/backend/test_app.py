@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 from structlog.contextvars import get_contextvars
 
 from backend import annotations, nudges, predictions
@@ -16,6 +17,11 @@ from backend.files import Files
 from backend.store import Store, projects, rounds
 from backend.tables import Annotation, Trigger
 from tests.backend.conftest import World
+from tests.backend.fakes import LABEL_CONFIG
+from tests.backend.rows import prediction as a_prediction
+from tests.backend.rows import project as a_project
+from tests.backend.rows import task as a_task
+from tests.backend.rows import version as a_version
 from tests.backend.web import (
     BASIC,
     BEARER,
@@ -238,3 +244,32 @@ def test_stored_predictions_are_answered_as_they_were_stored(world: World) -> No
     world.label_studio.annotations.clear()
     expected = [world.label_studio.annotate(task_id, task_id).regions for task_id in (3, 1, 2)]
     assert [result["result"] for result in answer.json()["results"]] == expected
+
+
+@on_sqlite
+def test_several_projects_are_answered_each_by_its_own_version_and_name(world: World) -> None:
+    tasks = {PROJECT: 1, PROJECT + 1: 2}
+    world.label_studio.add_task(1)
+    world.label_studio.add_task(2)
+    with world.ctx.store.begin() as s:
+        projects.save(s, a_project(id=PROJECT + 1, label_config=LABEL_CONFIG))
+        for project_id, task_id in tasks.items():
+            s.add(a_task(id=task_id, project_id=project_id, image_url=f"/data/{task_id}.png"))
+            s.add(a_version(id=task_id, project_id=project_id, serving=True))
+            projects.change(s, project_id, published_version=f"wardround-r{project_id}-v1")
+    with world.ctx.store.begin() as s:
+        for task_id in tasks.values():
+            s.add(a_prediction(task_id=task_id, model_version_id=task_id, regions_json=f'[{{"id":"{task_id}"}}]'))
+    client = serve(world)
+    for project_id, task_id in tasks.items():
+        name = f"wardround-r{project_id}-v1"
+        body = predict_body(world, task_id, project_id=project_id)
+        (result,) = client.post("/predict", json=body, auth=BASIC).json()["results"]
+        assert (result["result"], result["model_version"]) == ([{"id": str(task_id)}], name)
+        assert client.post("/setup", json={"project": f"{project_id}.1"}, auth=BASIC).json() == {"model_version": name}
+        event = annotation_body(world, task_id, task_id)
+        event["project"]["id"] = project_id
+        assert client.post("/webhook", json=event, headers=HOOK).status_code == 201
+    with world.ctx.store.read() as s:
+        rows = {row.task_id: row.project_id for row in s.scalars(select(Annotation))}
+    assert rows == {task_id: project_id for project_id, task_id in tasks.items()}
