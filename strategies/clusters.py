@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-MINI_BATCHES_FROM = 20_000_000  # rows × clusters
+MINI_BATCHES_FROM = 10_000_000  # rows × clusters
 BATCH_ROWS = 4096
 
 

@@ -129,7 +129,8 @@ def _stochastic_batches(
 def _power(
     pool: Pool, size: int, rng: np.random.Generator, round_number: int, *, beta: float | None = None
 ) -> np.ndarray:
-    return power.power(pool.given("scores"), size, rng, beta=beta or power.decayed_beta(round_number))
+    beta = power.decayed_beta(round_number) if beta is None else beta
+    return power.power(pool.given("scores"), size, rng, beta=beta)
 
 
 def _clasp_pe(
@@ -141,7 +142,7 @@ def _clasp_pe(
     beta: float | None = None,
     empty: Empty = "low",
 ) -> np.ndarray:
-    beta = beta or power.decayed_beta(round_number)
+    beta = power.decayed_beta(round_number) if beta is None else beta
     return power.clasp_pe(pool.given("scores"), pool.given("strata"), size, rng, beta=beta, empty=empty)
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from strategies.checks import checked_scores, checked_share, checked_size
+from strategies.errors import BadRequest
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ def stochastic_batches(scores: np.ndarray, size: int, rng: np.random.Generator, 
     scores within it in the order drawn. Gaillochet et al. 2023 (arXiv:2301.07670), section 3. Chance keeps the batch
     as varied as the pool, the choice moves it up. Raises BadScores.
     """
+    if batches < 1:
+        raise BadRequest(f"batches is {batches}; draw 1 or more")
     scores, size = checked_scores(scores), min(checked_size(size), len(scores))
     best = rng.choice(len(scores), size, replace=False)
     for _ in range(batches - 1):

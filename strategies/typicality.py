@@ -8,7 +8,7 @@ from strategies.strata import place_within
 
 MAX_CLUSTERS = 500
 NEIGHBOURS = 20
-REFERENCES = 4096  # images of a cluster among which neighbours are sought
+CANDIDATES = 4096  # images of a cluster that are looked at
 
 
 def typiclust(
@@ -50,24 +50,26 @@ def _in_turns(cluster: np.ndarray, of_labelled: np.ndarray, at_least: int) -> li
 
 
 def _most_typical(rows: np.ndarray, members: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The members (c,), positions in rows (n, D), most typical first; ties go to the lower position."""
-    distance = mean_neighbour_distance(rows[members], rng)
-    return members[np.argsort(distance, kind="stable")]
+    """The members (c,), ascending positions in rows (n, D), most typical first; ties go to the lower position.
+
+    Of more than CANDIDATES members a random part stands for all, both as candidates and as neighbours: the densest
+    place of the part is dense in the whole, and time no longer grows with c². The others follow in an order by chance.
+    """
+    shuffled = rng.permutation(members) if len(members) > CANDIDATES else members
+    candidates, others = np.sort(shuffled[:CANDIDATES]), shuffled[CANDIDATES:]
+    distance = mean_neighbour_distance(rows[candidates])
+    return np.concatenate([candidates[np.argsort(distance, kind="stable")], others])
 
 
-def mean_neighbour_distance(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mean distance of each row of (c, D) to its 20 nearest others (all others when fewer), (c,): 1 / typicality.
+def mean_neighbour_distance(rows: np.ndarray) -> np.ndarray:
+    """Mean distance of each row of (c, D) to its 20 nearest others, or to all when fewer: (c,), 1 / typicality.
 
-    1 / typicality(x) = mean over the K nearest of ‖x - xᵢ‖. Hacohen et al. 2022, eq. 4. Of more than REFERENCES rows
-    a random part stands for all: a typical place is as dense in the part, and time no longer grows with c².
+    1 / typicality(x) = mean over the K nearest of ‖x - xᵢ‖. Hacohen et al. 2022, eq. 4.
     """
     if len(rows) == 1:
         return np.zeros(1)
     from sklearn.neighbors import NearestNeighbors
 
-    chosen = np.arange(len(rows)) if len(rows) <= REFERENCES else rng.choice(len(rows), REFERENCES, replace=False)
-    k = min(NEIGHBOURS, len(chosen) - 1)
-    distances, _ = NearestNeighbors(n_neighbors=k + 1).fit(rows[chosen]).kneighbors(rows)
-    # One that stands among the references finds itself first, at distance 0; the others have one neighbour too many.
-    distances[chosen, :-1] = distances[chosen, 1:]
-    return np.asarray(distances[:, :-1].mean(axis=1))
+    k = min(NEIGHBOURS, len(rows) - 1)
+    distances, _ = NearestNeighbors(n_neighbors=k).fit(rows).kneighbors()  # of the fitted rows, none its own neighbour
+    return np.asarray(distances.mean(axis=1))

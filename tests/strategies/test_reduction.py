@@ -65,6 +65,16 @@ def test_without_a_region_worth_the_name_the_top_of_the_map_counts(probability: 
     assert foreground_boundary(uncertainty, probability) == pytest.approx(mean_of_top(uncertainty, 0.02))
 
 
+def test_what_a_region_too_small_counts_is_a_setting() -> None:
+    uncertainty, empty = np.random.default_rng(1).uniform(size=(50, 50)), np.zeros((50, 50))
+    assert foreground_boundary(uncertainty, empty, small_region="mean") == pytest.approx(uncertainty.mean())
+    assert foreground_boundary(uncertainty, empty, small_region="zero") == 0
+    whole = [foreground_boundary(uncertainty, blob(50, 12), small_region=way) for way in ("top", "mean", "zero")]
+    assert len(set(whole)) == 1, "a region worth the name is none of its business"
+    with pytest.raises(BadRequest, match="choose one of top, mean, zero"):
+        foreground_boundary(uncertainty, empty, small_region="none")  # type: ignore[arg-type]
+
+
 def test_an_empty_prediction_that_nearly_saw_something_ranks_above_a_sure_one() -> None:
     score = get("entropy").score
     nearly, sure = blob(64, 10)[None] * 0.4, np.full((1, 64, 64), 0.01)

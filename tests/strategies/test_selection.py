@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from strategies import interleave
 from strategies.chance import random
 from strategies.errors import BadRequest, BadScores
-from strategies.selection import top_k
+from strategies.selection import stochastic_batches, top_k
+from tests.strategies.chances import follows
 
 
 @given(st.lists(st.integers(-3, 3), max_size=30), st.integers(0, 40))
@@ -31,6 +32,30 @@ def test_many_broken_scores_are_counted_not_all_listed() -> None:
 def test_scores_of_two_dimensions_are_refused() -> None:
     with pytest.raises(BadScores, match=r"\(3, 1\)"):
         top_k(np.zeros((3, 1)), 1)
+
+
+def test_the_best_of_its_batches_is_taken_best_first() -> None:
+    scores, replay = np.random.default_rng(1).normal(size=30), np.random.default_rng(7)
+    batches = [replay.choice(30, 6, replace=False) for _ in range(12)]
+    best = max(batches, key=lambda batch: scores[batch].sum())
+    chosen = stochastic_batches(scores, 6, np.random.default_rng(7), batches=12)
+    assert chosen.tolist() == sorted(best.tolist(), key=lambda position: -scores[position])
+
+
+def test_one_batch_is_chance_and_very_many_are_the_top() -> None:
+    scores, rng = np.array([0.1, 0.5, 0.3, 0.2, 0.4]), np.random.default_rng(2)
+    follows(
+        lambda: tuple(sorted(stochastic_batches(scores, 2, rng, batches=1).tolist())),
+        dict.fromkeys(itertools.combinations(range(5), 2), 0.1),
+        1000,
+    )
+    assert stochastic_batches(scores, 2, rng, batches=500).tolist() == [1, 4]
+
+
+@pytest.mark.parametrize("batches", [0, -3])
+def test_no_batches_are_refused(batches: int) -> None:
+    with pytest.raises(BadRequest, match="batches"):
+        stochastic_batches(np.zeros(3), 1, np.random.default_rng(0), batches=batches)
 
 
 def test_random_reaches_every_order() -> None:
