@@ -1,29 +1,33 @@
 """The caps of the default against a slow reference, and that each holds whenever it can."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
-from strategies import Pool, get
+from strategies import Pool, caps, get
+from strategies.caps import Limit, Query, twin_cosine
 from strategies.errors import BadRequest
-from strategies.hybrid import Caps, hybrid
+from strategies.hybrid import hybrid
+
+Limits = dict[str, tuple[np.ndarray, int]]
 
 
-def slow(order: list[int], size: int, alike: np.ndarray, labelled_alike: np.ndarray, limits: dict) -> list[int]:
-    """One image at a time: all caps, then without the cluster cap, then without the group cap, then what is left."""
+def slow(order: list[int], size: int, alike: np.ndarray, known: np.ndarray, limits: Limits) -> list[int]:
+    """One image at a time, one cap after the other let go."""
     chosen: list[int] = []
-    for dropped in ([], ["cluster"], ["cluster", "group"]):
-        kept = [limits[kind] for kind in limits if kind not in dropped]
+    for kinds, twins in ((("group", "cluster"), 0), (("group",), 0), ((), 0), (("group",), 1), ((), 1)):
+        kept = [limits[kind] for kind in kinds if kind in limits]
         for image in order:
             if len(chosen) == size or image in chosen:
                 continue
             full = any(sum(of[other] == of[image] for other in chosen) >= most for of, most in kept)
-            twin = labelled_alike[image] or any(alike[image, other] for other in chosen)
-            if not full and not twin:
+            twin = known[image] or any(alike[image, other] for other in chosen)
+            if not full and (twins or not twin):
                 chosen.append(image)
-    return (chosen + [image for image in order if image not in chosen])[:size]
+    return chosen
 
 
 def directions(rows: np.ndarray) -> np.ndarray:
@@ -32,22 +36,39 @@ def directions(rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("block", [1, 4, 1024])
 def test_the_caps_agree_with_a_slow_reference(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("strategies.hybrid._BLOCK", block)
+    monkeypatch.setattr(caps, "_BLOCK", block)
     rng = np.random.default_rng(0)
-    for _ in range(60):
+    for _ in range(80):
         n, m = int(rng.integers(1, 40)), int(rng.integers(0, 5))
         rows, labelled = (rng.normal(size=(k, 3)).astype(np.float32) for k in (n, m))
-        groups, clusters = rng.integers(0, 5, size=n), rng.integers(0, 4, size=n)
-        caps = Caps(rows, labelled, 0.9)
-        limits = {}
-        for kind, of in (("group", groups), ("cluster", clusters)):
-            if rng.random() < 0.8:
-                limits[kind] = (of, int(rng.integers(1, 5)))
-                caps.limit(kind, *limits[kind])
-        order, size = rng.permutation(n), int(rng.integers(1, n + 1))
-        alike = directions(rows) @ directions(rows).T > 0.9
-        known = (directions(rows) @ directions(labelled).T > 0.9).any(axis=1)
-        assert caps.obeyed(order, size).tolist() == slow(order.tolist(), size, alike, known, limits)
+        limits = {
+            kind: (rng.integers(0, 5, size=n), int(rng.integers(1, 5)))
+            for kind in ("group", "cluster")
+            if rng.random() < 0.8
+        }
+        order, size, twin = rng.permutation(n), int(rng.integers(1, n + 1)), rng.choice([0.5, 0.9])
+        group, cluster = (Limit.on(*limits[kind]) if kind in limits else None for kind in ("group", "cluster"))
+        query = Query(rows, labelled, size, twin, group, cluster)
+        alike = directions(rows) @ directions(rows).T > twin
+        known = (directions(rows) @ directions(labelled).T > twin).any(axis=1)
+        assert query.filled(order).tolist() == slow(order.tolist(), size, alike, known, limits)
+
+
+@pytest.mark.parametrize("similarity", [0.0, 0.9, 0.995])
+def test_likeness_is_measured_from_the_mean_over_pairs(similarity: float) -> None:
+    rows = np.random.default_rng(7).normal(size=(30, 6)) + 2
+    cosines = directions(rows) @ directions(rows).T
+    mean = cosines[np.triu_indices(30, 1)].mean()
+    assert twin_cosine(rows, similarity) == pytest.approx(mean + similarity * (1 - mean))
+
+
+def test_images_in_a_narrow_cone_are_not_all_twins() -> None:
+    rng = np.random.default_rng(8)
+    cone = 30 + rng.normal(size=(100, 16))  # cosines of 0.999, none alike
+    given = replace(pool(100), embeddings=cone, labelled_embeddings=cone[:1])
+    narrow = get("hybrid").select(given, 10, np.random.default_rng(9), round_number=1)
+    wide = replace(given, embeddings=cone - 30, labelled_embeddings=cone[:1] - 30)
+    assert narrow.tolist() == get("hybrid").select(wide, 10, np.random.default_rng(9), round_number=1).tolist()
 
 
 def pool(n: int = 200, per_group: int = 10, seed: int = 0) -> Pool:
