@@ -28,7 +28,8 @@ def _lloyd(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    # Several threads add up the centres in an order of their own, and a seed would no longer say everything.
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
+    # Threads add their sums to the centres in the order they end; of two the order does not matter, a + b being b + a,
+    # but with more a seed would no longer say everything.
+    with warnings.catch_warnings(), threadpool_limits(2, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct images than clusters is no accident
         return KMeans(k, n_init=1, random_state=seed).fit(rows).labels_.astype(np.intp)

@@ -133,3 +133,4 @@ def test_a_twin_of_a_drawn_image_is_drawn_only_when_nothing_else_is_left() -> No
     for _ in range(20):
         order = badge(embeddings, np.ones(10), 10, rng)
         assert set((order[:5] // 2).tolist()) == set(range(5))
+        assert sorted(order.tolist()) == list(range(10))
