@@ -83,7 +83,7 @@ def pool(n: int = 200, per_group: int = 10, seed: int = 0) -> Pool:
 
 
 @pytest.mark.parametrize("round_number", [0, 1, 12])
-@pytest.mark.parametrize(("size", "share"), [(1, 0.1), (10, 0.1), (20, 0.1), (20, 0.05), (40, 0.2)])
+@pytest.mark.parametrize(("size", "share"), [(1, 0.1), (10, 0.1), (20, 0.1), (20, 0.05), (40, 0.2), (15, 0.0)])
 def test_no_group_has_more_than_its_share(size: int, share: float, round_number: int) -> None:
     given = pool()
     assert given.groups is not None
