@@ -147,6 +147,16 @@ def test_before_any_answer_it_is_typical_images_afterwards_uncertain_ones() -> N
     assert (select(round_number=10) >= 80).all()
 
 
+def test_its_noise_decays_with_the_rounds() -> None:
+    given, rng = replace(pool(), strata=np.zeros(200, dtype=int)), np.random.default_rng(10)
+    assert given.scores is not None
+    early, late = (
+        np.mean([given.scores[get("hybrid").select(given, 10, rng, round_number=n)].mean() for _ in range(8)])
+        for n in (1, 10)
+    )
+    assert late > early + 0.1
+
+
 def test_images_predicted_empty_follow_the_setting() -> None:
     given = pool()
     assert given.strata is not None
