@@ -237,13 +237,17 @@ def _say_changes(before: str, changes: list[str]) -> None:
 @cli.command()
 def queue(project_id: ProjectId, as_json: AsJson = False) -> None:
     """Show the published queue: what Label Studio serves next, and why."""
-    _show(report.queue_of(_context(), project_id), as_json, ("rank", "task_id", "arm", "score"))
+    ctx = _context()
+    columns = ("rank", "task_id", "arm", "score", "dice_bound", "verdict")
+    _show(report.queue_of(ctx, project_id), as_json, columns)
+    if not as_json:
+        typer.echo(report.triage_in_words(ctx, project_id))
 
 
 @cli.command()
 def effort(
     project_id: ProjectId,
-    by: Annotated[ledger.By, typer.Option(help="What each line is about: round, label or annotator.")] = "round",
+    by: Annotated[ledger.By, typer.Option(help="What a line is about: round, label, annotator or verdict.")] = "round",
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV for spreadsheets.")] = False,
 ) -> None:

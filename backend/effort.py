@@ -22,15 +22,16 @@ from backend.errors import DamagedFile, MissingFile
 from backend.label_studio.errors import BadMask, LabelStudioRefused, MaskSizeMismatch, UnsupportedLabelConfig
 from backend.label_studio.masks import masks_of
 from backend.label_studio.payloads import parse_label_config
-from backend.store import efforts, predictions, projects
+from backend.store import efforts, predictions, projects, publications
 from backend.store.efforts import Line
 from backend.tables import Annotation, Project, Round
+from evidence.triage import verdict
 from model import read_mask
 from model.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-By = Literal["round", "label", "annotator"]
+By = Literal["round", "label", "annotator", "verdict"]
 Masks = Mapping[str, NDArray[np.bool_]]
 Regions = Sequence[Mapping[str, Any]]
 
@@ -88,7 +89,8 @@ def compare(before: Masks, after: Masks) -> dict[str, float]:
 
 
 def summary(ctx: Context, project_id: int) -> dict[str, Any]:
-    """The ledger of a project added up: in all, by round, by label and by annotator (Label Studio's user id)."""
+    """The ledger of a project added up: in all, by round, by label, by annotator (Label Studio's user id), by verdict
+    of triage."""
     with ctx.store.read() as s:
         projects.get(s, project_id)
         lines = efforts.ledger(s, project_id)
@@ -100,6 +102,7 @@ def summary(ctx: Context, project_id: int) -> dict[str, Any]:
         "by_round": _grouped(lines, "round", lambda line: line.round),
         "by_label": _grouped(_by_label(lines), "label", lambda line: line.labels[0]),
         "by_annotator": _grouped(lines, "annotator", lambda line: line.annotator),
+        "by_verdict": _grouped(lines, "verdict", _verdict),
     }
 
 
@@ -142,6 +145,14 @@ def figures(lines: Sequence[Line]) -> dict[str, Any]:
         "seconds_without": _median_seconds([line for line in lines if line.dice is None]),
         "dice": fmean(values) if values else None,
     }
+
+
+def _verdict(line: Line) -> str | None:
+    """What triage said of the pre-annotation before anybody saw it; None where it said nothing."""
+    terms = line.triage or {}
+    if line.dice_bound is None or "redraw_dice" not in terms:
+        return None
+    return verdict(line.dice_bound, terms["accept_dice"], terms["redraw_dice"]).value
 
 
 def _median_seconds(lines: Iterable[Line]) -> float | None:
@@ -255,8 +266,11 @@ def _from(
         version = efforts.version_id(s, project.id, int(ours[1])) if ours else None
         task_ids = [annotation.task_id] if annotation.task_id else []
         stored = predictions.of_tasks(s, version, task_ids) if version else {}
+        hidden = bool(round_ and publications.hidden(s, round_.id, task_ids))
     row = next(iter(stored.values()), None)
     round_id = round_.id if round_ else None
+    if hidden and not regions:
+        return Start(round_id)  # judged worse than none: nobody saw anything
     if regions is None and row is not None:
         regions = orjson.loads(row.regions_json)
     if regions is None:

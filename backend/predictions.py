@@ -19,8 +19,8 @@ from backend.label_studio.cleaning import drawn
 from backend.label_studio.errors import ForbiddenImageUrl, ImageTooLarge, LabelStudioRefused
 from backend.label_studio.payloads import LabelConfig, PredictRequest, ls_score, parse_label_config, regions
 from backend.serving import Served
-from backend.store import Session, predictions, projects, rounds
-from backend.tables import ModelVersion, Project
+from backend.store import Session, predictions, projects, publications, rounds
+from backend.tables import ModelVersion, Project, Round
 from backend.tables import Task as TaskRow
 from model.errors import PromptTooLong
 
@@ -52,8 +52,10 @@ def answer(ctx: Context, request: PredictRequest) -> bytes:
         version = predictions.serving(s, project.id)
         task_ids = [task.id for task in request.tasks]
         stored = predictions.of_tasks(s, version.id, task_ids) if version else {}
-        ls_scores = _ls_scores(s, project.id, task_ids)
-    answers = {task_id: row.regions_json for task_id, row in stored.items()}
+        published = rounds.latest_published(s, project.id)
+        ls_scores = _ls_scores(s, published, task_ids)
+        hidden = publications.hidden(s, published.id, task_ids) if published else set()
+    answers = {task_id: publications.shown(row, hidden) for task_id, row in stored.items()}
     missing = [task_id for task_id in task_ids if task_id not in answers]
     if version is not None and missing:
         answers |= _compute_missing(ctx, project, ctx.serving.load(version), missing)
@@ -187,9 +189,8 @@ def _compute_missing(ctx: Context, project: Project, served: Served, task_ids: S
     return {task_id: answer.regions_json for task_id, answer in found.items()}
 
 
-def _ls_scores(s: Session, project_id: int, task_ids: Sequence[int]) -> dict[int, float]:
+def _ls_scores(s: Session, published: Round | None, task_ids: Sequence[int]) -> dict[int, float]:
     """LS scores by the published queue, so that an answer given on request does not disturb its order."""
-    published = rounds.latest_published(s, project_id)
     if published is None:
         return {}
     size = predictions.queue_size(s, published.id)

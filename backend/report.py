@@ -7,8 +7,9 @@ from typing import Any
 
 from backend.context import Context
 from backend.rounds import lane_of, schedule_of
-from backend.store import Session, predictions, projects, rounds, workers
-from backend.tables import FINISHED, ModelVersion, Role, Round, RoundItem
+from backend.store import Session, predictions, projects, publications, rounds, workers
+from backend.tables import FINISHED, ModelVersion, Query, Role, Round, RoundItem
+from evidence.triage import verdict
 
 # A worker that has not spoken for so many ticks is gone, or cannot reach the database.
 _TICKS_TO_SILENCE = 4
@@ -63,11 +64,22 @@ def queue_of(ctx: Context, project_id: int) -> list[dict[str, Any]]:
         if published is None:
             return []
         waiting = {task.id for task in projects.unlabelled_tasks(s, project_id)}
-        return [
-            {"task_id": row.task_id, "rank": row.rank, "score": row.score, "arm": row.arm.value}
-            for row in predictions.queue(s, published.id)
-            if row.task_id in waiting
-        ]
+        terms = _terms(s, published)
+        return [_place(row, terms) for row in predictions.queue(s, published.id) if row.task_id in waiting]
+
+
+def triage_in_words(ctx: Context, project_id: int) -> str:
+    """By what the pre-annotations of the published queue were judged, or why they were not."""
+    with ctx.store.read() as s:
+        published = rounds.latest_published(s, project_id)
+        terms = _terms(s, published) if published else {"why_not": "nothing is published yet"}
+    if "level" not in terms:
+        return f"pre-annotations were not judged: {terms.get('why_not', 'the queue was made before they could be')}"
+    return (
+        f"dice_bound holds for {terms['level']:.0%} of images, by {terms['n_images']} answers of {terms['n_groups']} "
+        f"held-out groups; accept-check from {terms['accept_dice']}, redraw (nothing is shown) below "
+        f"{terms['redraw_dice']}"
+    )
 
 
 def status(ctx: Context) -> dict[str, Any]:
@@ -164,6 +176,18 @@ def _lineage_in_words(candidate: Mapping[str, Any]) -> list[str]:
         f"  code       wardround {code.get('wardround', '?')}, torch {code.get('torch', '?')}, "
         f"model room {str(code.get('model_sha256', '?'))[:12]}",
     ]
+
+
+def _terms(s: Session, published: Round) -> dict[str, Any]:
+    publication = publications.of_round(s, published.id)
+    return (publication.triage if publication else None) or {}
+
+
+def _place(row: Query, terms: Mapping[str, Any]) -> dict[str, Any]:
+    judged = row.dice_bound is not None and "redraw_dice" in terms
+    said = verdict(row.dice_bound or 0.0, terms["accept_dice"], terms["redraw_dice"]).value if judged else None
+    place = {"task_id": row.task_id, "rank": row.rank, "score": row.score, "arm": row.arm.value}
+    return place | {"dice_bound": row.dice_bound, "verdict": said}
 
 
 def _summary(row: Round, counts: Mapping[tuple[int, Role], int]) -> dict[str, Any]:

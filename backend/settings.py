@@ -9,7 +9,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.errors import BadSettings
@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     speck_share: float = Field(
         0.0001, ge=0, lt=1, description="Predicted pieces and holes below this share of an image are cleaned up."
     )
+    triage: bool = Field(True, description="Show no pre-annotation that is likely worse than none.")
+    triage_level: float = Field(0.9, gt=0, lt=1, description="How often a bound on Dice, from held-out images, holds.")
+    accept_dice: float = Field(0.9, ge=0, le=1, description="From this bound on: look, and accept.")
+    redraw_dice: float = Field(0.5, ge=0, le=1, description="Below this bound nothing is shown; at most ACCEPT_DICE.")
     train_max_steps: int = Field(600, ge=1, description="Optimiser steps of a round at most.")
     train_time_limit_seconds: float = Field(600.0, gt=0, description="Training time of a round at most.")
     promotion_margin: float = Field(0.02, ge=0, description="Mean held-out Dice a candidate may lose by, at most.")
@@ -111,6 +115,13 @@ class Settings(BaseSettings):
         if unknown or not names:
             raise ValueError(f"must name some of {', '.join(LANES)}")
         return ",".join(dict.fromkeys(names))
+
+    @field_validator("redraw_dice")
+    @classmethod
+    def _below_accept(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("accept_dice", 1.0):
+            raise ValueError("must not be above WARDROUND_ACCEPT_DICE")
+        return value
 
     @field_validator("image_networks")
     @classmethod

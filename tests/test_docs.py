@@ -169,6 +169,8 @@ def example() -> dict[str, str]:
 def default(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
     return format(value, "g") if isinstance(value, float) else str(value)
 
 

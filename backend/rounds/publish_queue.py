@@ -11,6 +11,7 @@ from backend.rounds.job import Job, Write
 from backend.rounds.push import Outgoing, push
 from backend.rounds.rank import needs_embeddings, rank
 from backend.rounds.rescore import version_to_serve
+from backend.rounds.triage import judge
 from backend.store import Session, predictions, projects, publications
 from backend.tables import ModelVersion, Publication
 
@@ -33,9 +34,10 @@ def step(job: Job) -> Write:
         publication = publication or _freeze(job, version, None)
         with job.ctx.store.read() as s:
             queue = predictions.queued_ids(s, job.round.id)
+            hidden = publications.hidden(s, job.round.id)
         if not queue:
             return lambda s: _serve(s, job, version, None)
-        outgoing = Outgoing(publication, queue, version.id if version else None)
+        outgoing = Outgoing(publication, queue, version.id if version else None, hidden)
         if push(job, outgoing) and _is_complete(job, outgoing):
             break
         publication = _freeze(job, version, publication)
@@ -80,11 +82,15 @@ def _freeze(job: Job, version: ModelVersion | None, given_up: Publication | None
     if given_up is not None:  # a task deleted in Label Studio may be the reason, and nobody has told us yet
         there = label_studio.task_ids(job.project.id)
         tasks = [task for task in tasks if task.id in there]
-    queue = [{"task_id": each.task_id, "score": each.score, "arm": each.arm} for each in rank(job, tasks, stored)]
+    judged = judge(job, version, stored)
+    queue = [
+        {"task_id": at.task_id, "score": at.score, "arm": at.arm, "dice_bound": judged.bounds.get(at.task_id)}
+        for at in rank(job, tasks, stored)
+    ]
     with job.ctx.store.begin() as s:
         job.claim.hold(s)
         predictions.write_queue(s, job.round.id, queue)
-        return publications.begin(s, job.round.id, name, attempt)
+        return publications.begin(s, job.round.id, name, attempt, judged.terms)
 
 
 def _name(job: Job, version: ModelVersion | None, attempt: int) -> str:

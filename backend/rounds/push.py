@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -39,11 +39,15 @@ _SETTLING_FIRST_SECONDS = 2.0  # nothing came before it, so giving the name up c
 
 @dataclass(frozen=True)
 class Outgoing:
-    """What is published: a queue, best first, with one version's predictions; without a version they are empty."""
+    """What is published: a queue, best first, with one version's predictions; without a version they are empty.
+
+    hidden: tasks whose prediction is so bad that it would cost more than none; they keep their place, with no regions.
+    """
 
     publication: Publication
     queue: Sequence[int]
     version_id: int | None
+    hidden: Collection[int] = ()
 
     @property
     def name(self) -> str:
@@ -158,4 +162,5 @@ def _regions(job: Job, outgoing: Outgoing, task_ids: Sequence[int]) -> dict[int,
     if outgoing.version_id is None:
         return {}
     with job.ctx.store.read() as s:
-        return predictions.regions(s, outgoing.version_id, task_ids)
+        shown = [task_id for task_id in task_ids if task_id not in outgoing.hidden]
+        return predictions.regions(s, outgoing.version_id, shown)

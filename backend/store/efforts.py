@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from backend.store.projects import chunks, insert_ignoring
@@ -24,6 +24,8 @@ class Line:
     accepted: bool | None
     dice: dict[str, float] | None
     labels: tuple[str, ...]  # that the answer holds
+    dice_bound: float | None = None  # of its pre-annotation, before anybody saw it
+    triage: dict[str, Any] | None = None  # the terms of that bound: `rounds.triage.Judged.terms`
 
 
 def due(s: Session, project_id: int, limit: int) -> list[tuple[Annotation, dict[str, str]]]:
@@ -86,18 +88,27 @@ def ledger(s: Session, project_id: int) -> list[Line]:
     """A line for each usable annotation that was compared, by id."""
     columns = (
         Annotation.id, Round.number, Annotation.completed_by, Annotation.lead_time_seconds, Effort.accepted,
-        Effort.dice,
+        Effort.dice, Query.dice_bound, Publication.triage,
     )  # fmt: skip
     rows = s.execute(
         select(*columns)
         .join(Effort, Effort.annotation_id == Annotation.id)
         .join(Task, Annotation.task_id == Task.id)
         .outerjoin(Round, Effort.round_id == Round.id)
+        .outerjoin(Query, and_(Query.round_id == Effort.round_id, Query.task_id == Annotation.task_id))
+        .outerjoin(Publication, Publication.round_id == Effort.round_id)
         .where(Annotation.project_id == project_id, *_counted())
         .order_by(Annotation.id)
     ).all()
     labels = _labels(s, [row[0] for row in rows])
-    return [Line(*row[1:], labels=tuple(labels.get(row[0], ()))) for row in rows]
+    return [
+        Line(
+            round=row.number, annotator=row.completed_by, lead_time_seconds=row.lead_time_seconds,
+            accepted=row.accepted, dice=row.dice, labels=tuple(labels.get(row.id, ())),
+            dice_bound=row.dice_bound, triage=row.triage,
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
 def _labels(s: Session, annotation_ids: Sequence[int]) -> dict[int, list[str]]:

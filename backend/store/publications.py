@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from backend.store.predictions import queued_ids
-from backend.tables import FINISHED, Publication, Round, RoundStatus
+from backend.store.projects import chunks
+from backend.tables import FINISHED, Prediction, Publication, Query, Round, RoundStatus
 
 
 def of_round(s: Session, round_id: int) -> Publication | None:
     return s.get(Publication, round_id)
 
 
-def begin(s: Session, round_id: int, name: str, attempt: int) -> Publication:
-    """Publish under this name from now on: nothing has been sent under it."""
-    return s.merge(Publication(round_id=round_id, name=name, attempt=attempt, sent=0, sending=0))
+def begin(s: Session, round_id: int, name: str, attempt: int, triage: Mapping[str, Any] | None = None) -> Publication:
+    """Publish under this name from now on: nothing has been sent under it. triage: `rounds.triage.Judged.terms`."""
+    terms = dict(triage) if triage else None
+    return s.merge(Publication(round_id=round_id, name=name, attempt=attempt, sent=0, sending=0, triage=terms))
+
+
+def hidden(s: Session, round_id: int, task_ids: Sequence[int] | None = None) -> set[int]:
+    """Tasks, of those given or of the whole queue, whose pre-annotation is judged too bad to be shown."""
+    row = of_round(s, round_id)
+    below = (row.triage or {}).get("redraw_dice") if row else None
+    if below is None:
+        return set()
+    bad = select(Query.task_id).where(Query.round_id == round_id, Query.dice_bound < below)
+    if task_ids is None:
+        return set(s.scalars(bad))
+    return {found for chunk in chunks(task_ids) for found in s.scalars(bad.where(Query.task_id.in_(chunk)))}
+
+
+def shown(row: Prediction, hidden: Collection[int]) -> str:
+    """JSON of the regions that people see: none where the queue hides them; what was made later was never judged."""
+    return "[]" if row.score is not None and row.task_id in hidden else row.regions_json
 
 
 def mark(s: Session, round_id: int, *, sent: int, sending: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from backend.label_studio import payloads
-from backend.store import predictions, rounds
+from backend.store import predictions, publications, rounds
 from backend.wiring.finding import Finding, Wired
 
 # Tasks outside the queue come after it; without a score they would come first on one database and last on another.
@@ -54,7 +54,8 @@ def _give(wired: Wired, version: str, task_ids: Sequence[int]) -> None:
         stored = predictions.of_tasks(s, serving.id, task_ids) if serving else {}
         ranks = predictions.ranks(s, published.id, task_ids) if published else {}
         size = predictions.queue_size(s, published.id) if published else 0
-    regions = {task_id: orjson.loads(row.regions_json) for task_id, row in stored.items()}
+        hidden = publications.hidden(s, published.id, task_ids) if published else set()
+    regions = {task_id: orjson.loads(publications.shown(row, hidden)) for task_id, row in stored.items()}
 
     def item(task_id: int) -> dict[str, Any]:
         score = payloads.ls_score(ranks[task_id], size) if task_id in ranks else _LAST

@@ -181,7 +181,7 @@ def test_rounds_are_listed_as_json_with_the_documented_keys(on_world: World) -> 
     assert json.loads(run("rounds", "show", str(row["id"]), "--json")).keys() > SUMMARY
     assert rounds.run(on_world.ctx, row["id"])
     (place,) = json.loads(run("queue", "1", "--json"))
-    assert set(place) == {"task_id", "rank", "score", "arm"}
+    assert set(place) == {"task_id", "rank", "score", "arm", "dice_bound", "verdict"}
 
 
 @on_sqlite
