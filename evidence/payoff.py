@@ -23,9 +23,9 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evidence.comparison import MEASURES, Answers, Comparison, Estimate, compare, random_dice
+from evidence.comparison import LEVEL, MEASURES, Answers, Comparison, Estimate, compare, random_dice
 
-__all__ = ["Answers", "Comparison", "Estimate", "Paying", "Verdict", "compare", "judge", "random_dice"]
+__all__ = ["LEVEL", "Answers", "Comparison", "Estimate", "Paying", "Verdict", "compare", "judge", "random_dice"]
 
 # Dice. Where the interval leaves no room for images harder by this much, the strategy is no better than chance at it.
 WORTH = 0.03
