@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Depends, FastAPI, Path, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
@@ -20,7 +20,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend import annotations, bodies, effort, interactive, logs, metrics, predictions, report, rounds
+from backend import (
+    annotations,
+    bodies,
+    effort,
+    forecast,
+    interactive,
+    logs,
+    metrics,
+    paying,
+    predictions,
+    report,
+    rounds,
+)
 from backend.context import Context
 from backend.errors import DiskFull, NotAuthorised, RoundRunning, WardroundError
 from backend.label_studio.errors import BadPayload
@@ -36,6 +48,7 @@ _MAX_BODY_BYTES = 512_000_000  # one request carries every selected task, predic
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)  # anything else would put foreign words, or lines, into our log
 
 Id = Annotated[int, Path(ge=1, lt=2**31)]
+Target = Annotated[float, Query(gt=0, lt=1, description="Dice to reach.")]
 
 
 class _Secrets:
@@ -203,6 +216,14 @@ def _add_report_routes(app: FastAPI, ctx: Context, secrets: _Secrets) -> None:
     @app.get("/api/projects/{project_id}/effort", dependencies=[Depends(secrets.api)])
     def show_effort(project_id: Id) -> Response:
         return _json(effort.summary(ctx, project_id))
+
+    @app.get("/api/projects/{project_id}/forecast", dependencies=[Depends(secrets.api)])
+    def show_forecast(project_id: Id, target: Target = forecast.TARGET) -> Response:
+        return _json(forecast.of_project(ctx, project_id, target))
+
+    @app.get("/api/projects/{project_id}/paying", dependencies=[Depends(secrets.api)])
+    def show_paying(project_id: Id) -> Response:
+        return _json(paying.of_project(ctx, project_id))
 
 
 def _same(shown: str, secret: str) -> bool:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend import connect as connecting
-from backend import context, doctor, logs, metrics, processes, report, retention, rounds, settings
+from backend import context, doctor, forecast, logs, metrics, paying, processes, report, retention, rounds, settings
 from backend import disconnect as disconnecting
 from backend import effort as ledger
 from backend.context import Context
@@ -259,6 +260,38 @@ def effort(
         _show(rows, as_json, ledger.columns(by))
 
 
+@cli.command("forecast")
+def see_forecast(
+    project_id: ProjectId,
+    target: Annotated[float, typer.Option(help="Held-out Dice to reach.")] = forecast.TARGET,
+    svg: Annotated[Path | None, typer.Option(help="Write curve, interval and target to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how many labels and minutes a target Dice still takes, with an interval, and whether to stop."""
+    ctx = _context()
+    found = forecast.of_project(ctx, project_id, target)
+    if svg is not None:
+        _write(svg, forecast.picture(ctx, project_id, target))
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    _say(found["words"])
+    _show(found["rounds"], False, ("round", "n_labels", "n_held_out", "dice", "noise", "curve"))
+    _show(found["ahead"], False, ("n_labels", "low", "median", "high"))
+
+
+@cli.command("paying")
+def see_paying(project_id: ProjectId, as_json: AsJson = False) -> None:
+    """Compare what the strategy asked for with what chance did: is active learning paying?"""
+    found = paying.of_project(_context(), project_id)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    _say(found["words"])
+    columns = ("measure", "n_strategy", "n_random", "strategy", "random", "difference", "low", "high")
+    _show(found["measures"], False, columns)
+
+
 @rounds_cli.command("list")
 def list_rounds(project_id: ProjectId, as_json: AsJson = False) -> None:
     """One line a round: where it stands, its verdict and its held-out Dice."""
@@ -363,6 +396,18 @@ def _prompts(options: list[str]) -> dict[str, str]:
     if any(not label or not text for label, _, text in pairs):
         raise BadSettings('give prompts as LABEL=TEXT, for example --prompt "Lesion=a dark lesion in an ultrasound"')
     return {label: text for label, _, text in pairs}
+
+
+def _say(words: list[str]) -> None:
+    for sentence in words:
+        typer.echo(f"{sentence[0].upper()}{sentence[1:]}.")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadSettings(f"{path} cannot be written ({error.strerror}); name another file") from error
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:

@@ -43,6 +43,18 @@ class NotFound(WardroundError):
     http_status = 404
 
 
+class TooEarly(WardroundError):
+    """There are too few figures yet to answer what was asked."""
+
+    http_status = 409
+
+
+class BadQuestion(WardroundError):
+    """What was asked cannot be answered, however many figures there are."""
+
+    http_status = 422
+
+
 class BadImage(WardroundError):
     """An image is too large, truncated or not an image."""
 
