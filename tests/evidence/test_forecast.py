@@ -146,7 +146,8 @@ def test_more_labels_are_never_expected_to_gain_less(curve: Curve, more: list[in
 
 
 def test_what_was_reached_needs_no_more_labels(flat: Fit) -> None:
-    assert forecast.labels_to(flat, 0.7) == (0, 0, 0)
+    for target in (0.7, 0.77):
+        assert forecast.labels_to(flat, target) == (0, 0, 0), "what has been reached stays so, whatever drifts later"
     assert forecast.chance_of(flat, 0.7, 0) == 1
     assert "no more labels are needed" in forecast.words_for_labels(flat, 0.7)
 
@@ -169,6 +170,26 @@ def test_noise_widens_the_interval_and_more_points_narrow_it() -> None:
     assert width(noisy) > 1.3 * width(RISING)
     assert width(RISING.first(3)) > 1.3 * width(RISING)
     assert width(RISING, 400) > width(RISING, 60), "farther ahead is less certain"
+
+
+def test_a_noisy_round_is_believed_less() -> None:
+    labels, values = [10, 20, 30, 40, 50], [0.70, 0.70, 0.40, 0.70, 0.70]
+    (said, doubted) = (fit(Curve(labels, values, [0, 0, noise, 0, 0])) for noise in (0.0, 0.3))
+    assert forecast.predict(doubted, 50).median == pytest.approx(0.70, abs=0.01)
+    assert forecast.predict(doubted, 10).median == pytest.approx(0.70, abs=0.01)
+    assert forecast.predict(said, 20).median < 0.67
+
+
+def test_no_curve_leaves_what_a_dice_can_be() -> None:
+    high, low = fit(Curve([10, 20, 40], [0.9, 0.98, 1.0])), fit(Curve([10, 20, 40], [0.0, 0.3, 0.5]))
+    assert high.ceiling.max() <= 1
+    assert low.at(1).min() == 0, "below the fewest labels as well"
+
+
+def test_far_ahead_even_a_certain_curve_may_drift(flat: Fit) -> None:
+    """0.01 for each doubling: five doublings on it is 0.05, and 80 % of a normal distribution are 2.56 of them."""
+    low, _, high = forecast.predict(flat, 32 * 60)
+    assert high - low > 2.4 * 0.05
 
 
 def test_a_measurement_without_noise_gets_the_floor(flat: Fit) -> None:
