@@ -15,10 +15,24 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from backend import connect as connecting
-from backend import context, doctor, forecast, logs, metrics, paying, processes, report, retention, rounds, settings
+from backend import (
+    context,
+    doctor,
+    forecast,
+    label_errors,
+    logs,
+    metrics,
+    paying,
+    processes,
+    report,
+    retention,
+    rounds,
+    settings,
+)
 from backend import disconnect as disconnecting
 from backend import effort as ledger
 from backend.context import Context
@@ -290,6 +304,42 @@ def see_paying(project_id: ProjectId, as_json: AsJson = False) -> None:
     _say(found["words"])
     columns = ("measure", "n_strategy", "n_random", "strategy", "random", "difference", "low", "high")
     _show(found["measures"], False, columns)
+
+
+@cli.command("label-errors")
+def see_label_errors(
+    project_id: ProjectId,
+    folds: Annotated[int, typer.Option(min=2, help="Models trained, each on all other folds.")] = 3,
+    max_steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each.")] = label_errors.MAX_STEPS,
+    most: Annotated[int, typer.Option(min=1, help="How many to show and to publish.")] = 20,
+    stored: Annotated[bool, typer.Option("--stored", help="Show what the last search found, train nothing.")] = False,
+    publish: Annotated[bool, typer.Option("--publish", help="Put them into the tab 'Likely errors'.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find annotations that models which never saw them contradict, the likeliest errors first."""
+    ctx = _context()
+    if not stored:
+        for what, why in _search(ctx, project_id, folds, max_steps).items():
+            typer.echo(f"{what if ' ' in what else f'task {what}'} is left out: {why}", err=True)
+    found = label_errors.listed(ctx, project_id, unchanged=True)[:most]
+    _show(found, as_json, ("rank", "task_id", "annotation_id", "label", "score", "dice", "usual_dice", "url"))
+    if publish:
+        n = label_errors.publish(ctx, project_id, most)
+        typer.echo(f"the tab 'Likely errors' of project {project_id} holds {n} annotations", err=as_json)
+
+
+def _search(ctx: Context, project_id: int, folds: int, max_steps: int) -> dict[str, str]:
+    if ctx.settings.threads:
+        import torch
+
+        torch.set_num_threads(ctx.settings.threads)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task("training", total=folds * max_steps)
+
+        def on_progress(fold: int, step: int, steps: int) -> None:
+            bar.update(line, description=f"fold {fold + 1} of {folds}", completed=fold * steps + step)
+
+        return label_errors.search(ctx, project_id, n_folds=folds, max_steps=max_steps, on_progress=on_progress)
 
 
 @rounds_cli.command("list")

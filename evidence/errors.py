@@ -14,10 +14,7 @@ class TooFewRounds(EvidenceError):
 
 
 class TooFewGroups(EvidenceError):
-    """Too few groups for a bound that holds as often as it was asked to."""
+    """Fewer groups, which are what counts, than something needs."""
 
-    def __init__(self, n_groups: int, least: int, level: float) -> None:
-        super().__init__(
-            f"a bound that holds {level:.0%} of the time needs answers from {least} held-out groups, and there are "
-            f"{n_groups}; annotate more of them, or ask for a lower level"
-        )
+    def __init__(self, n_groups: int, least: int, what: str) -> None:
+        super().__init__(f"{what} needs {least} annotated groups, and there are {n_groups}; annotate more of them")

@@ -3,7 +3,8 @@
 Split conformal prediction (Vovk et al. 2005, ch. 4; Lei et al. 2018, arXiv:1604.04173). From the model's confidence c a
 monotone map f predicts the Dice d, and r(c) = 1 − f(c) + 0.05 is the risk to reckon with. Each image scores
 s = (1 − d) / r(c): how many times the risk it really carried. With q the quantile of the scores below, the bound is
-1 − q r(c). A plain residual d − f(c) would take as much off what the model is sure of as off what it is not.
+1 − q r(c), or f(c) where that is less. A plain residual d − f(c) would take as much off what the model is sure of as off
+what it is not.
 
 Images of one patient, video or volume are alike, so images are not exchangeable; groups are. A group is therefore what
 counts: each of the K groups has the weight 1 / (K + 1), shared out over its images, and the rest lies at infinity
@@ -44,7 +45,7 @@ class Triage(StrEnum):
 class Bound:
     """A lower bound on Dice for every confidence, as `calibrate` found it.
 
-    The map is f(c) = intercept + slope c, kept in [0, 1], slope >= 0; factor is q >= 1. n_groups and n_images are those
+    The map is f(c) = intercept + slope c, kept in [0, 1], slope >= 0; factor is q. n_groups and n_images are those
     that calibrated; level the share of groups for whose images the bound holds at least.
     """
 
@@ -64,7 +65,9 @@ class Bound:
 
         Raises BadFigures.
         """
-        return np.clip(1 - self.factor * _risk(self.predicted(confidence)), 0, 1)
+        predicted = self.predicted(confidence)
+        # Above the prediction the bound would be a figure that nobody should plan with.
+        return np.clip(np.minimum(predicted, 1 - self.factor * _risk(predicted)), 0, 1)
 
 
 def calibrate(
@@ -84,15 +87,14 @@ def calibrate(
     least = least_groups(level)
     n_groups = int(of_group.max(initial=-1)) + 1
     if n_groups < least:
-        raise TooFewGroups(n_groups, least, level)
+        raise TooFewGroups(n_groups, least, f"a bound from held-out images that holds {level:.0%} of the time")
     fitting = np.isin(of_group, _groups_to_fit(n_groups, least, rng))
     intercept, slope = _line(c[fitting], d[fitting], of_group[fitting]) if fitting.any() else (0.0, 1.0)
     rest = ~fitting
     predicted = np.clip(intercept + slope * c[rest], 0, 1)
     factor = _group_quantile((1 - d[rest]) / _risk(predicted), of_group[rest], level)
     n_calibrating = n_groups - len(np.unique(of_group[fitting]))
-    # Below 1 the bound would lie above the prediction: a figure nobody should plan with.
-    return Bound(intercept, slope, max(1.0, factor), level, n_calibrating, int(rest.sum()))
+    return Bound(intercept, slope, factor, level, n_calibrating, int(rest.sum()))
 
 
 def least_groups(level: float) -> int:

@@ -2,7 +2,7 @@
 
 `model_server`, `webhook`, `served` (the published predictions), `options` (the project's settings) and `tabs` are the
 parts, in the order in which they are put right; `finding` is what they say. `connect` puts all of it right, `doctor`
-says it, `disconnect` takes it away again.
+says it, `disconnect` takes it away again. `errors_tab` comes and goes with a search for label errors.
 """
 
 from backend.wiring.finding import Finding, Severity

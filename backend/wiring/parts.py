@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backend.wiring import model_server, options, served, tabs, webhook
+from backend.wiring import errors_tab, model_server, options, served, tabs, webhook
 from backend.wiring.finding import Finding, Wired
 
 # Connecting a model server makes a webhook and takes the model version; predictions must be there to be switched to.
@@ -37,6 +37,6 @@ def put_right(wired: Wired) -> list[str]:
 
 def remove(wired: Wired) -> None:
     """Take our model server, webhook, tabs and settings out of the project; what others put there stays."""
-    for part in (webhook.remove, model_server.remove, tabs.remove, options.remove):
+    for part in (webhook.remove, model_server.remove, tabs.remove, errors_tab.remove, options.remove):
         part(wired)
     webhook.remove(wired)

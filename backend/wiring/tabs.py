@@ -9,7 +9,7 @@ from typing import Any
 from backend.wiring.finding import Finding, Wired
 
 # The columns that Label Studio 1.23 has for every project; what a tab does not hide, it shows.
-_COLUMNS = (
+COLUMNS = (
     "id", "inner_id", "completed_at", "total_annotations", "cancelled_annotations", "total_predictions", "annotators",
     "annotations_results", "annotations_ids", "predictions_score", "predictions_model_versions", "predictions_results",
     "file_upload", "storage_filename", "created_at", "updated_at", "updated_by", "avg_lead_time", "draft_exists",
@@ -38,14 +38,14 @@ class Tab:
 
     @property
     def data(self) -> dict[str, Any]:
-        hidden = [f"tasks:{column}" for column in _COLUMNS if column not in self.shown]
+        hidden = [f"tasks:{column}" for column in COLUMNS if column not in self.shown]
         return {
             "title": self.title,
             "type": "list",
             "target": "tasks",
             "ordering": [self.ordering],
             "filters": self.filters,
-            "hiddenColumns": {"explore": hidden, "labeling": [f"tasks:{column}" for column in _COLUMNS[1:]]},
+            "hiddenColumns": {"explore": hidden, "labeling": [f"tasks:{column}" for column in COLUMNS[1:]]},
         }
 
     def is_made_so(self, there: Mapping[str, Any]) -> bool:

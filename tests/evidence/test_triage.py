@@ -149,7 +149,7 @@ def test_what_fits_the_map_does_not_calibrate() -> None:
 
 def test_many_images_of_one_group_count_as_one_group() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(TooFewGroups, match="9 held-out groups, and there are 8"):
+    with pytest.raises(TooFewGroups, match="needs 9 annotated groups, and there are 8"):
         calibrate(np.full(800, 0.9), np.full(800, 0.9), np.repeat(np.arange(8), 100), rng=rng)
 
 
