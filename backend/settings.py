@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     speck_share: float = Field(
         0.0001, ge=0, lt=1, description="Predicted pieces and holes below this share of an image are cleaned up."
     )
-    triage: bool = Field(True, description="Show no pre-annotation that is likely worse than none.")
+    triage: bool = Field(True, description="Hide pre-annotations whose bound on Dice is too low.")
     triage_level: float = Field(0.9, gt=0, lt=1, description="How often a bound on Dice, from held-out images, holds.")
     accept_dice: float = Field(0.9, ge=0, le=1, description="From this bound on: look, and accept.")
     redraw_dice: float = Field(0.5, ge=0, le=1, description="Below this bound nothing is shown; at most ACCEPT_DICE.")

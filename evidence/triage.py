@@ -3,8 +3,8 @@
 Split conformal prediction (Vovk et al. 2005, ch. 4; Lei et al. 2018, arXiv:1604.04173). From the model's confidence c a
 monotone map f predicts the Dice d, and r(c) = 1 − f(c) + 0.05 is the risk to reckon with. Each image scores
 s = (1 − d) / r(c): how many times the risk it really carried. With q the quantile of the scores below, the bound is
-1 − q r(c), or f(c) where that is less. A plain residual d − f(c) would take as much off what the model is sure of as off
-what it is not.
+1 − q r(c), or f(c) where that is less. A plain residual d − f(c) would take as much off where the model is sure as
+where it is not.
 
 Images of one patient, video or volume are alike, so images are not exchangeable; groups are. A group is therefore what
 counts: each of the K groups has the weight 1 / (K + 1), shared out over its images, and the rest lies at infinity
