@@ -25,15 +25,17 @@ CHUNK = 8
 class Metrics:
     """What `model.metrics` says of a set of images, all of it in the image frame and finite.
 
-    dice, nsd, iou, brier: means over images of values in [0, 1]; dice_per_image: in the order of the images; ece: in
-    [0, 1], over the pixels of all images; hd95: mean over images, pixels; nsd_released: as the released evaluation
-    prints it, per image rounded; aurc: of risk 1 − Dice, images ranked by `metrics.confidence` of the mean draw.
+    dice, nsd, iou, brier: means over images of values in [0, 1]; dice_per_image, confidence_per_image: in the order of
+    the images, confidence as what ranks them (`metrics.confidence` of the mean draw); ece: in [0, 1], over the pixels
+    of all images; hd95: mean over images, pixels; nsd_released: as the released evaluation prints it, per image
+    rounded; aurc: of risk 1 − Dice, images ranked by their confidence.
     """
 
     dice: float
     nsd: float
     iou: float
     dice_per_image: tuple[float, ...]
+    confidence_per_image: tuple[float, ...]
     ece: float
     n_images: int
     hd95: float
@@ -43,7 +45,8 @@ class Metrics:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {**dataclasses.asdict(self), "dice_per_image": list(self.dice_per_image)}
+        lists = {name: list(getattr(self, name)) for name in ("dice_per_image", "confidence_per_image")}
+        return {**dataclasses.asdict(self), **lists}
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class Evaluation:
             nsd=float(np.mean(self._column("nsd"))),
             iou=float(np.mean(self._column("iou"))),
             dice_per_image=tuple(dice),
+            confidence_per_image=tuple(self._column("confidence")),
             ece=self.reliability.ece(),
             n_images=len(dice),
             hd95=float(np.mean(self._column("hd95"))),

@@ -1,13 +1,16 @@
-"""A labelled folder: `pairs.csv` beside its images and masks. The one reader of that layout."""
+"""A labelled folder: `pairs.csv` beside images and masks, or `images/` and `masks/` with files of the same names."""
 
 import csv
+import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simulation.errors import BadDataset
 
 COLUMNS = ("id", "image", "mask", "group", "prompt")
+_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,20 @@ class Pair:
     mask: Path
     group: str
     prompt: str
+
+
+def read_folder(folder: Path, prompt: str | None = None) -> list[Pair]:
+    """The pairs of a labelled folder, by its table or, without one, by the names of its files.
+
+    prompt: takes the place of every prompt of the table; a folder without a table needs one, and there each image is a
+    group of its own. Raises BadDataset.
+    """
+    if (folder / "pairs.csv").is_file() or not (folder / "images").is_dir():
+        pairs = read_pairs(folder)
+        return pairs if prompt is None else [replace(pair, prompt=prompt) for pair in pairs]
+    if not prompt:
+        raise BadDataset(f"{folder} has no pairs.csv to say what its masks show; give --prompt, as 'a polyp'")
+    return _pairs_by_name(folder, prompt)
 
 
 def read_pairs(folder: Path) -> list[Pair]:
@@ -39,6 +56,38 @@ def read_pairs(folder: Path) -> list[Pair]:
         raise BadDataset(f"{table} has no rows below its header; list at least one image")
     _refuse_repeated_ids(table, pairs)
     return pairs
+
+
+def fewer(pairs: Sequence[Pair], most: int | None) -> list[Pair]:
+    """At most so many of the pairs, chosen by the hash of their ids and in their old order: the same each time."""
+    if most is None or most >= len(pairs):
+        return list(pairs)
+    kept = set(sorted((pair.id for pair in pairs), key=digest)[:most])
+    return [pair for pair in pairs if pair.id in kept]
+
+
+def fingerprint(pairs: Sequence[Pair]) -> str:
+    """Which images with which groups and prompts these are, whatever folder they lie in."""
+    return digest(repr([(pair.id, pair.group, pair.prompt) for pair in pairs]))
+
+
+def digest(text: str) -> str:
+    """A number in hexadecimal that belongs to the text, for ever."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _pairs_by_name(folder: Path, prompt: str) -> list[Pair]:
+    images, masks = (_by_stem(folder / name) for name in ("images", "masks"))
+    alone = sorted(images.keys() ^ masks.keys())
+    if alone or not images:
+        what = f"{', '.join(alone[:5])} without a partner" if alone else "no pictures"
+        raise BadDataset(f"{folder}: images/ and masks/ must hold files of the same names, but there are {what}")
+    return [Pair(stem, images[stem], masks[stem], stem, prompt) for stem in sorted(images)]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {path.stem: path for path in found if path.suffix.lower() in _ENDINGS}
 
 
 def _rows(folder: Path, table: Path, reader: "csv.DictReader[str]") -> list[Pair]:

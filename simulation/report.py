@@ -1,58 +1,109 @@
-"""Outcomes → report.md: a table per measure, the area under each curve, and what may not be concluded."""
+"""Records → report.md and its figures: who beats whom, by how much, and what may not be concluded."""
+
+from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from simulation.figure import learning_curve
-from simulation.loop import Outcome
+from simulation import figure
+from simulation.loop import ALL, BASELINES, FOREGROUND_RANDOM, Outcome, Record
+from simulation.statistics import (
+    REACHED,
+    Curve,
+    Difference,
+    areas,
+    budget_to,
+    curves,
+    difference,
+    penalties,
+    with_all,
+)
 
-Curve = list[tuple[int, list[float]]]  # (labels, one value per seed), ascending in labels
 FEWEST_SEEDS = 5
 
 
-def write(folder: Path, outcomes: Sequence[Outcome], settings: Mapping[str, Any]) -> Path:
-    """Write report.md and learning_curve.svg into the folder. Returns the path of the report."""
-    dice = curves(outcomes, "dice")
-    (folder / "learning_curve.svg").write_text(learning_curve(dice, "Dice, held-out mean"), encoding="utf-8")
+def write(folder: Path, records: Sequence[Record], groups: Mapping[str, str], settings: Mapping[str, Any]) -> Path:
+    """Write report.md and its figures into the folder. Returns the path of the report.
+
+    groups: of each held-out image, by id.
+    """
+    outcomes = [record.outcome for record in records]
+    _draw(folder, outcomes)
     parts = [
         "# Simulation",
-        "A perfect oracle answers every query; Dice and NSD are means over the same held-out images in every round.",
-        "![Learning curves](learning_curve.svg)",
-        _table("Dice", dice),
+        "A perfect oracle answers every query; every figure is a mean over the same held-out images in every round. "
+        "± is the standard deviation over seeds; brackets are 95 % intervals, seed against the same seed.",
+        "## In a sentence\n\n" + "\n".join(verdicts(outcomes)),
+        headline(outcomes),
+        "![Learning curves, Dice](learning_curve.svg)",
+        _table("Dice", curves(outcomes, "dice")),
         _table("NSD", curves(outcomes, "nsd")),
+        "## Who beats whom\n\nIn how many of the rounds after the first the row is better than the column (paired "
+        "t-test over seeds, Holm's correction, p < 0.05). 0 is a tie.\n\n![Penalty matrix](penalty_matrix.svg)",
         _seconds(outcomes),
         "## Read with care\n\n" + "\n".join(f"- {caution}" for caution in cautions(outcomes)),
         "## Settings\n\n" + "\n".join(f"- {name}: {value}" for name, value in settings.items()),
     ]
+    if any(record.asked for record in records):
+        parts.insert(-2, "## What was asked for first\n\n![First queries](asked.png)")
     path = folder / "report.md"
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path
 
 
-def curves(outcomes: Sequence[Outcome], measure: str) -> dict[str, Curve]:
-    """Per strategy, sorted by name: its values of "dice" or "nsd" at each number of labels, one per seed."""
-    found: dict[str, dict[int, list[float]]] = {}
-    for outcome in sorted(outcomes, key=lambda o: (o.strategy, o.n_labels, o.seed)):
-        found.setdefault(outcome.strategy, {}).setdefault(outcome.n_labels, []).append(getattr(outcome, measure))
-    return {strategy: list(points.items()) for strategy, points in found.items()}
+def verdicts(outcomes: Sequence[Outcome]) -> list[str]:
+    """Whether anything beats each kind of chance, in words; a tie is called one."""
+    found = areas(outcomes, "dice")
+    return [f"- {_against(found, baseline)}" for baseline in reversed(BASELINES) if baseline in found] or [
+        "- Neither kind of random was run, so nothing can be said to be better than chance."
+    ]
 
 
-def area_under(curve: Curve) -> float:
-    """Trapezoid area under the mean curve divided by the range of labels: the mean height. Unit of the measure."""
-    points = [(labels, statistics.fmean(values)) for labels, values in curve]
-    width = points[-1][0] - points[0][0]
-    if width == 0:
-        return points[0][1]
-    return sum((right[0] - left[0]) * (left[1] + right[1]) / 2 for left, right in pairwise(points)) / width
+def _against(found: Mapping[str, Mapping[int, float]], baseline: str) -> str:
+    others = {name: difference(found[name], found[baseline]) for name in found if name not in BASELINES}
+    better = sorted(name for name, each in others.items() if each and each.better)
+    worse = sorted(name for name, each in others.items() if each and each.worse)
+    words = f"{', '.join(better)} beat `{baseline}`" if better else f"nothing is shown to beat `{baseline}`"
+    return f"By the area under the Dice curve {words}" + (f"; {', '.join(worse)} are worse." if worse else ".")
+
+
+def headline(outcomes: Sequence[Outcome]) -> str:
+    """A row per strategy, best first."""
+    dice, nsd = areas(outcomes, "dice"), areas(outcomes, "nsd")
+    last, whole = curves(outcomes, "dice"), with_all(outcomes, "dice")
+    ece, aurc = curves(outcomes, "ece"), curves(outcomes, "aurc")
+    n_pool = max((o.n_labels for o in outcomes if o.strategy == ALL), default=0)
+    lines = [
+        "## Strategies, best first",
+        "",
+        "AUBC: area under the curve over the range of labels, the mean height. Budget: labels to "
+        f"{REACHED:.0%} of the Dice that all labels give"
+        + (f" ({whole:.3f} with {n_pool} labels)." if whole is not None else " (not run)."),
+        "",
+        "| strategy | AUBC Dice | against random | against foreground-aware random | AUBC NSD "
+        "| Dice at the end | budget | ECE at the end | AURC at the end |",
+        "|---" * 9 + "|",
+    ]
+    for name in sorted(dice, key=lambda each: -statistics.fmean(dice[each].values())):
+        cells = [
+            _cell(list(dice[name].values())),
+            *(_difference(difference(dice[name], dice.get(other, {})), name == other) for other in BASELINES),
+            _cell(list(nsd[name].values())),
+            _cell(last[name][-1][1]),
+            _budget(last[name], whole),
+            f"{statistics.fmean(ece[name][-1][1]):.3f}",
+            f"{statistics.fmean(aurc[name][-1][1]):.3f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def cautions(outcomes: Sequence[Outcome]) -> list[str]:
     """Sentences on what these numbers cannot show; always at least one."""
     found = ["The arms of one seed share held-out set, first labels and starting weights: compare within a seed."]
-    fewest = min(len(values) for curve in curves(outcomes, "dice").values() for _, values in curve)
+    fewest = min((len(each) for curve in curves(outcomes, "dice").values() for _, each in curve), default=0)
     if fewest < FEWEST_SEEDS:
         found.append(f"{fewest} seed(s): differences between strategies are not evidence below {FEWEST_SEEDS} seeds.")
     steps = {outcome.steps for outcome in outcomes}
@@ -61,26 +112,54 @@ def cautions(outcomes: Sequence[Outcome]) -> list[str]:
             f"Optimiser steps were not equal ({min(steps)} to {max(steps)}): training length moves Dice as much as "
             "selection does, so the arms are not comparable. Raise or drop the time limit."
         )
+    if FOREGROUND_RANDOM not in {outcome.strategy for outcome in outcomes}:
+        found.append(f"`{FOREGROUND_RANDOM}`, the baseline that is hard to beat, was not run.")
     return found
 
 
+def _draw(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    dice = curves(outcomes, "dice")
+    if not dice:
+        return
+    svg = figure.learning_curve(dice, "Dice, held-out mean", with_all(outcomes, "dice"))
+    (folder / "learning_curve.svg").write_text(svg, encoding="utf-8")
+    names, matrix = penalties(outcomes)
+    n_rounds = max(len(curve) for curve in dice.values()) - 1
+    (folder / "penalty_matrix.svg").write_text(figure.penalty_matrix(names, matrix, n_rounds), encoding="utf-8")
+
+
 def _table(measure: str, by_strategy: Mapping[str, Curve]) -> str:
-    labels = [n for n, _ in next(iter(by_strategy.values()))]
+    labels = sorted({n for curve in by_strategy.values() for n, _ in curve})
     lines = [
         f"## {measure}: mean ± standard deviation over seeds",
         "",
-        "| strategy | " + " | ".join(f"{n} labels" for n in labels) + " | area under the curve |",
-        "|---" * (len(labels) + 2) + "|",
+        "| strategy | " + " | ".join(f"{n} labels" for n in labels) + " |",
+        "|---" * (len(labels) + 1) + "|",
     ]
     for strategy, curve in by_strategy.items():
-        cells = " | ".join(_cell(values) for _, values in curve)
-        lines.append(f"| {strategy} | {cells} | {area_under(curve):.3f} |")
+        values = dict(curve)
+        lines.append(f"| {strategy} | {' | '.join(_cell(values[n]) if n in values else '' for n in labels)} |")
     return "\n".join(lines)
 
 
 def _cell(values: Sequence[float]) -> str:
     mean = f"{statistics.fmean(values):.3f}"
     return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+def _difference(found: Difference | None, itself: bool) -> str:
+    if itself or found is None:
+        return "–"
+    if found.interval is None:
+        return f"{found.mean:+.3f}"
+    return f"{found.mean:+.3f} [{found.interval[0]:+.3f}, {found.interval[1]:+.3f}]"
+
+
+def _budget(curve: Curve, whole: float | None) -> str:
+    if whole is None:
+        return "–"
+    n = budget_to(curve, REACHED * whole)
+    return f"more than {curve[-1][0]}" if n is None else f"{n:.0f}"
 
 
 def _seconds(outcomes: Sequence[Outcome]) -> str:

@@ -1,47 +1,56 @@
-"""results.csv and settings.json in the output folder: what is done, and under which settings it was."""
+"""The output folder: a file per arm, one table of all, and the settings under which they were made."""
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, fields
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
 
 from simulation.errors import BadResults
-from simulation.loop import Outcome
+from simulation.loop import Asked, Judged, Outcome, Record
 
 COLUMNS = [field.name for field in fields(Outcome)]
 
 
-def load(folder: Path) -> list[Outcome]:
-    """Every row of `folder/results.csv`; none when there is no such file. Raises BadResults."""
-    path = folder / "results.csv"
+def load_arm(folder: Path, strategy: str, seed: int) -> list[Record]:
+    """The finished rounds of an arm, from 0 on; none when it has not begun. Raises BadResults."""
+    path = _arm_file(folder, strategy, seed)
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [_outcome(row) for row in csv.DictReader(file)]
+        return [_record(item) for item in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, KeyError, TypeError) as error:
-        raise BadResults(f"{path} is not a table of this program ({error!r}); choose another --out") from error
+        raise BadResults(f"{path} cannot be read ({error!r}); remove it, and the arm is run again") from error
 
 
-def save(folder: Path, outcomes: Sequence[Outcome]) -> None:
-    """Replace `folder/results.csv` in one step, so that an interruption leaves the old rows or the new ones."""
-    temporary = folder / "results.csv.tmp"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+def save_arm(folder: Path, records: Sequence[Record]) -> None:
+    """Replace the file of the records' arm in one step: an interruption leaves the old rounds or the new ones."""
+    first = records[0].outcome
+    path = _arm_file(folder, first.strategy, first.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps([asdict(record) for record in records]), encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_table(folder: Path, records: Iterable[Record]) -> None:
+    """Write `folder/results.csv`: a row per round, by strategy, seed and round."""
+    outcomes = sorted((record.outcome for record in records), key=lambda o: (o.strategy, o.seed, o.round))
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(astuple(outcome) for outcome in outcomes)
-    temporary.replace(folder / "results.csv")
 
 
-def complete(outcomes: Sequence[Outcome], rounds: int) -> list[Outcome]:
-    """The rows of the arms (strategy, seed) that have all rounds 0 to `rounds`; a broken-off arm is dropped whole."""
-    done: dict[tuple[str, int], set[int]] = {}
-    for outcome in outcomes:
-        done.setdefault((outcome.strategy, outcome.seed), set()).add(outcome.round)
-    whole = set(range(rounds + 1))
-    return [outcome for outcome in outcomes if done[outcome.strategy, outcome.seed] == whole]
+def read_table(path: Path) -> list[Outcome]:
+    """The rows of a results.csv. Raises BadResults."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [_outcome(row) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadResults(f"{path} is not a table of this program ({error!r})") from error
 
 
 def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -64,14 +73,19 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         raise BadResults(f"{folder} holds results under other settings ({changes}); choose another --out")
 
 
-def _outcome(row: Mapping[str, str]) -> Outcome:
-    return Outcome(
-        strategy=row["strategy"],
-        seed=int(row["seed"]),
-        round=int(row["round"]),
-        n_labels=int(row["n_labels"]),
-        dice=float(row["dice"]),
-        nsd=float(row["nsd"]),
-        seconds=float(row["seconds"]),
-        steps=int(row["steps"]),
+def _arm_file(folder: Path, strategy: str, seed: int) -> Path:
+    return folder / "arms" / f"{re.sub('[^a-z0-9_]', '-', strategy)}-{seed}.json"
+
+
+def _record(item: Mapping[str, Any]) -> Record:
+    return Record(
+        outcome=Outcome(**item["outcome"]),
+        images=tuple(Judged(**image) for image in item["images"]),
+        asked=tuple(Asked(**asked) for asked in item["asked"]),
     )
+
+
+def _outcome(row: Mapping[str, str]) -> Outcome:
+    kinds = {field.name: field.type for field in fields(Outcome)}
+    read = {"str": str, "int": int, "float": float, str: str, int: int, float: float}
+    return Outcome(**{name: read[kind](row[name]) for name, kind in kinds.items()})

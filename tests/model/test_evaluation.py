@@ -64,7 +64,8 @@ def test_the_order_of_the_examples_is_kept_and_the_result_is_json(examples):
     assert found.n_images == 6
     assert found.dice == pytest.approx(4 / 6) and found.iou == pytest.approx(4 / 6)
     written = json.dumps(found.to_dict(), allow_nan=False)
-    assert json.loads(written) == {**dataclasses.asdict(found), "dice_per_image": list(found.dice_per_image)}
+    lists = {name: list(getattr(found, name)) for name in ("dice_per_image", "confidence_per_image")}
+    assert json.loads(written) == {**dataclasses.asdict(found), **lists}
 
 
 @pytest.mark.parametrize("predicted", [0.0, 1.0])
@@ -73,7 +74,8 @@ def test_empty_and_full_masks_give_finite_numbers(predicted, truth):
     evaluation = Evaluation()
     evaluation.add(np.full((7, 9), predicted, np.float32), np.full((7, 9), truth))
     found = evaluation.result().to_dict()
-    assert all(math.isfinite(value) for value in [*found.pop("dice_per_image"), *found.values()])
+    lists = found.pop("dice_per_image") + found.pop("confidence_per_image")
+    assert all(math.isfinite(value) for value in [*lists, *found.values()])
     assert found["dice"] == found["nsd"] == found["nsd_released"] == float(predicted == truth)
 
 
@@ -92,7 +94,10 @@ def test_adding_maps_by_hand_is_the_same_evaluation(examples):
     for p, truth in zip(maps, truths, strict=True):
         evaluation.add(p, truth)
     by_hand, by_files = evaluation.result().to_dict(), evaluate(Oracle(maps), examples).to_dict()
-    assert by_hand.pop("aurc") != by_files.pop("aurc")  # the maps are ranked in the image frame, draws in the model's
+    for of_rank in ("aurc", "confidence_per_image"):
+        assert by_hand.pop(of_rank) != by_files.pop(
+            of_rank
+        )  # the maps are ranked in the image frame, draws in the model's
     assert by_hand == by_files
     assert sum(b.n_pixels for b in evaluation.reliability.bins()) == sum(truth.size for truth in truths)
 

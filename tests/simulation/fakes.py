@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from simulation.dataset import Pair
-from simulation.loop import Quality, Seen
+from simulation.loop import Judged, Quality, Seen
 
 
 def make_pairs(n: int, per_group: int = 2) -> list[Pair]:
@@ -52,7 +52,8 @@ class FakeLearner:
 
     def evaluate(self, model: int, pairs: Sequence[Pair]) -> Quality:
         self.evaluated.append([pair.id for pair in pairs])
-        return Quality(dice=model / 100, nsd=model / 200)
+        images = tuple(Judged(pair.id, dice=model / 100, confidence=0.5) for pair in pairs)
+        return Quality(dice=model / 100, nsd=model / 200, ece=0.1, aurc=0.2, images=images)
 
     def segment(self, model: int, pairs: Sequence[Pair], seed: int) -> Iterator[Seen]:
         self.segmented.append([pair.id for pair in pairs])

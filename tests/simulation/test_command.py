@@ -1,6 +1,7 @@
 """`python -m simulation` from outside: resuming, refusals, and one small run of the real model."""
 
 import csv
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,14 +15,18 @@ from tests.simulation.fakes import FakeLearner, write_folder
 
 
 def arguments(tmp_path: Path, **changed: object) -> list[str]:
-    options = {"rounds": 2, "query-size": 3, "seed-size": 4, "seeds": 2, "out": tmp_path / "out"} | changed
+    options = {
+        "strategies": "random,entropy", "rounds": 2, "query-size": 3, "seed-size": 4, "seeds": 2, "jobs": 1,
+        "out": tmp_path / "out",
+    } | changed  # fmt: skip
     data = write_folder(tmp_path / "data", 24)
-    return [str(data), *(f"--{name.replace('_', '-')}={value}" for name, value in options.items())]
+    flags = (f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in options.items())
+    return [str(data), *flags]
 
 
 def run(tmp_path: Path, **changed: object) -> FakeLearner:
     learner = FakeLearner()
-    simulate(parser().parse_args(arguments(tmp_path, **changed)), lambda _options, _progress: learner)
+    simulate(parser().parse_args(arguments(tmp_path, **changed)), lambda: learner)
     return learner
 
 
@@ -32,34 +37,64 @@ def rows(tmp_path: Path) -> list[dict[str, str]]:
 
 def test_every_arm_runs_every_round_and_the_folder_holds_the_report(tmp_path: Path) -> None:
     run(tmp_path)
-    expected = [(s, str(seed), str(i)) for s in ("random", "entropy") for seed in range(2) for i in range(3)]
-    assert [(row["strategy"], row["seed"], row["round"]) for row in rows(tmp_path)] == expected
+    expected = [(s, str(seed), str(i)) for s in ("entropy", "random") for seed in range(2) for i in range(3)]
+    found = [(row["strategy"], row["seed"], row["round"]) for row in rows(tmp_path)]
+    assert found == [("all labels", "0", "0"), ("all labels", "1", "0"), *expected]
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"results.csv", "report.md", "learning_curve.svg", "settings.json"}
+    figures = {"learning_curve.svg", "penalty_matrix.svg", "asked.png"}
+    assert written == {"results.csv", "report.md", "settings.json", "arms"} | figures
 
 
-def test_a_complete_arm_is_not_run_again_a_broken_off_one_is(tmp_path: Path) -> None:
+def test_the_seed_set_is_trained_on_once_a_seed(tmp_path: Path) -> None:
+    sizes = [(seed, len(ids)) for seed, ids in run(tmp_path).trained]
+    assert sizes.count((0, 4)) == sizes.count((1, 4)) == 1
+    assert sizes.count((0, 7)) == sizes.count((1, 10)) == 2, "once for each strategy"
+
+
+def test_nothing_that_is_done_is_done_again_and_what_is_missing_is(tmp_path: Path) -> None:
     run(tmp_path)
-    table = tmp_path / "out" / "results.csv"
     before = rows(tmp_path)
     assert run(tmp_path).trained == []
-    table.write_text("\n".join(table.read_text(encoding="utf-8").splitlines()[:-1]) + "\n", encoding="utf-8")
+    arm = tmp_path / "out" / "arms" / "entropy-1.json"
+    arm.write_text(json.dumps(json.loads(arm.read_text(encoding="utf-8"))[:-1]), encoding="utf-8")
     learner = run(tmp_path)
-    assert [seed for seed, _ in learner.trained] == [1, 1, 1], "only the last arm, entropy with seed 1, from its start"
+    assert [(seed, len(ids)) for seed, ids in learner.trained] == [(1, 10)], "only the round that is missing"
     without_time = [[{**row, "seconds": ""} for row in table] for table in (before, rows(tmp_path))]
     assert without_time[0] == without_time[1]
 
 
+def test_arms_of_several_processes_are_those_of_one(tmp_path: Path) -> None:
+    for jobs, out in ((1, "one"), (2, "two")):
+        options = parser().parse_args(arguments(tmp_path, jobs=jobs, out=tmp_path / out))
+        simulate(options, FakeLearner)
+    one, two = ((tmp_path / out / "results.csv").read_text(encoding="utf-8").splitlines() for out in ("one", "two"))
+    columns = one[0].split(",")
+    at = columns.index("seconds")
+    assert [row.split(",")[:at] for row in one] == [row.split(",")[:at] for row in two]
+
+
+def test_a_folder_without_a_table_takes_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / "bare" / name).mkdir(parents=True)
+        for i in range(12):
+            (tmp_path / "bare" / name / f"{i:02}.png").touch()
+    _, *rest = arguments(tmp_path, strategies="random", seeds=1, rounds=1)
+    assert main([str(tmp_path / "bare"), *rest]) == 2
+    assert "--prompt" in capsys.readouterr().err
+    simulate(parser().parse_args([str(tmp_path / "bare"), *rest, "--prompt=a polyp"]), FakeLearner)
+    assert len(rows(tmp_path)) == 3
+
+
 def test_strategies_and_seeds_can_be_added_later(tmp_path: Path) -> None:
-    run(tmp_path, strategies="random", seeds=1)
-    assert len(run(tmp_path, seeds=2).trained) == 3 * 3
-    assert len(rows(tmp_path)) == 2 * 2 * 3
+    run(tmp_path, strategies="random", seeds=1, skip_all_labels=True)
+    assert len(run(tmp_path, seeds=2).trained) == (1 + 3) + (1 + 1 + 2 + 2), "what is missing of each seed"
+    assert len(rows(tmp_path)) == 2 + 2 * 2 * 3
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"strategies": "random,entropi"}, "no strategy is called 'entropi'; there are entropy, random"),
+        ({"strategies": "random,entropi"}, "no strategy is called 'entropi'; there are "),
         ({"strategies": ","}, "nothing to run"),
         ({"seeds": 0}, "nothing to run"),
         ({"rounds": 20}, "asks for 64 labels"),
@@ -91,7 +126,7 @@ def test_help_names_the_strategies_and_loads_no_torch() -> None:
     program = "import sys, simulation.__main__ as s; s.parser().print_help(); sys.exit('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
-    assert "entropy, random" in answer.stdout
+    assert "foreground_random" in answer.stdout
 
 
 @pytest.fixture
@@ -109,6 +144,9 @@ def one_thread() -> Iterator[None]:
 def test_the_real_model_goes_round_once(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "phantoms", 8, seed=0)
     small = ["--rounds=1", "--query-size=2", "--seed-size=2", "--seeds=1", "--max-steps=2", "--n-draws=2"]
-    assert main([str(data), "--strategies=entropy", f"--out={tmp_path / 'out'}", *small]) == 0
-    assert [(row["n_labels"], row["steps"]) for row in rows(tmp_path)] == [("2", "2"), ("4", "2")]
+    small += ["--strategies=entropy", "--jobs=1", f"--out={tmp_path / 'out'}"]
+    assert main([str(data), *small]) == 0
+    found = {row["n_labels"]: row for row in rows(tmp_path) if row["strategy"] == "entropy"}
+    assert [(n, row["steps"]) for n, row in found.items()] == [("2", "2"), ("4", "2")]
+    assert (tmp_path / "out" / "asked.png").stat().st_size > 1000
     assert all(0 <= float(row["dice"]) <= 1 for row in rows(tmp_path))

@@ -1,5 +1,6 @@
 """What must hold of every simulated round, seen through a learner that remembers what it was asked."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,17 +11,24 @@ import pytest
 import strategies
 from simulation.dataset import Pair
 from simulation.errors import BadPlan
-from simulation.loop import Arm, Outcome, Plan, held_out_split
+from simulation.loop import Arm, Outcome, Plan, Record, held_out_split
 from strategies import Pool, Strategy
 from tests.simulation.fakes import FakeLearner, make_pairs
 
 PLAN = Plan(rounds=3, query_size=4, seed_size=5, held_out_share=0.25)
 
 
-def run(name: str, seed: int = 0, plan: Plan = PLAN) -> tuple[FakeLearner, list[Outcome]]:
+def records(
+    name: str, seed: int = 0, plan: Plan = PLAN, earlier: Sequence[Record] = ()
+) -> tuple[FakeLearner, list[Record]]:
     learner = FakeLearner()
     pool, held_out = held_out_split(make_pairs(40), plan.held_out_share)
-    return learner, list(Arm(strategies.get(name), seed, plan, learner, pool, held_out).run())
+    return learner, list(Arm(strategies.get(name), seed, plan, learner, pool, held_out).run(earlier))
+
+
+def run(name: str, seed: int = 0, plan: Plan = PLAN) -> tuple[FakeLearner, list[Outcome]]:
+    learner, found = records(name, seed, plan)
+    return learner, [record.outcome for record in found]
 
 
 @pytest.mark.parametrize("per_group", [1, 2, 7])
@@ -65,6 +73,47 @@ def test_outcomes_carry_what_the_learner_found() -> None:
     assert [o.nsd for o in outcomes] == pytest.approx([0.025, 0.045, 0.065, 0.085])
 
 
+@pytest.mark.parametrize("name", ["random", "entropy", "hybrid"])
+@pytest.mark.parametrize("done", [0, 1, 3, 4])
+def test_an_arm_that_was_broken_off_goes_on_as_if_it_had_not_been(name: str, done: int) -> None:
+    whole_learner, whole = records(name, plan=replace(PLAN, random_share=0.25))
+    learner, rest = records(name, plan=replace(PLAN, random_share=0.25), earlier=whole[:done])
+    assert learner.trained == whole_learner.trained[done:]
+    assert [untimed(record) for record in rest] == [untimed(record) for record in whole[done:]]
+
+
+def untimed(record: Record) -> Record:
+    return replace(record, outcome=replace(record.outcome, seconds=0.0))
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 1), (0.5, 2)])
+def test_every_query_carries_its_share_of_chance_and_the_baselines_none(share: float, expected: int) -> None:
+    plan = replace(PLAN, random_share=share)
+    for record in records("entropy", plan=plan)[1][:-1]:
+        assert len(record.asked) == 4
+        assert sum(asked.by_chance for asked in record.asked) == expected
+    for name in ("random", "foreground_random"):
+        assert not any(asked.by_chance for record in records(name, plan=plan)[1] for asked in record.asked)
+
+
+def test_what_chance_draws_does_not_depend_on_the_strategy() -> None:
+    plan = replace(PLAN, rounds=1, random_share=0.5)
+    drawn = {
+        name: {asked.id for asked in records(name, seed=2, plan=plan)[1][0].asked if asked.by_chance}
+        for name in ("entropy", "core_set")
+    }
+    assert drawn["entropy"] == drawn["core_set"] != set()
+
+
+def test_a_record_holds_what_was_asked_and_every_held_out_image() -> None:
+    learner, found = records("entropy")
+    for record, (_, before), (_, after) in zip(found, learner.trained, learner.trained[1:], strict=False):
+        assert [asked.id for asked in record.asked] == after[len(before) :]
+    assert found[-1].asked == ()
+    held_out = [pair.id for pair in held_out_split(make_pairs(40), 0.25)[1]]
+    assert all([image.id for image in record.images] == held_out for record in found)
+
+
 def test_entropy_asks_for_the_most_uncertain_images_left() -> None:
     learner, _ = run("entropy")
     pool = {int(pair.id) for pair in held_out_split(make_pairs(40), 0.25)[0]}
@@ -89,7 +138,7 @@ def test_random_looks_at_no_image_and_the_last_round_asks_for_nothing() -> None:
 def test_embeddings_come_in_two_index_spaces() -> None:
     seen: list[Pool] = []
 
-    def remember(pool: Pool, size: int, _rng: np.random.Generator) -> np.ndarray:
+    def remember(pool: Pool, size: int, _rng: np.random.Generator, _round: int) -> np.ndarray:
         seen.append(pool)
         return np.arange(size)
 
@@ -114,7 +163,7 @@ def test_every_image_of_the_pool_may_be_labelled_but_not_one_more() -> None:
 
 def run_on(pairs: list[Pair], plan: Plan) -> list[Outcome]:
     pool, held_out = held_out_split(pairs, plan.held_out_share)
-    return list(Arm(strategies.get("entropy"), 0, plan, FakeLearner(), pool, held_out).run())
+    return [record.outcome for record in Arm(strategies.get("entropy"), 0, plan, FakeLearner(), pool, held_out).run()]
 
 
 @pytest.mark.parametrize(
