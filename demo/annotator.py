@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-from label_studio_sdk.converter import brush
 
 from demo.data import true_mask
 from demo.errors import DemoError
@@ -81,7 +80,9 @@ def regions(mask: np.ndarray) -> list[dict[str, Any]]:
         return []
     height, width = mask.shape
     # The editor shows alpha: 255 is opaque, 1 would be invisible.
-    rle = brush.mask2rle(mask.astype(np.uint8) * 255)
+    from label_studio_sdk.converter.brush import mask2rle  # here: it loads scikit-learn, which sets the environment
+
+    rle = mask2rle(mask.astype(np.uint8) * 255)
     return [
         {
             "id": "drawn",
@@ -114,9 +115,11 @@ def _pre_annotation(task: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _drawn(prediction: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+    from label_studio_sdk.converter.brush import decode_rle
+
     mask = np.zeros(shape, dtype=bool)
     for region in prediction["result"]:
-        flat = np.asarray(brush.decode_rle(region["value"]["rle"]), dtype=np.uint8)
+        flat = np.asarray(decode_rle(region["value"]["rle"]), dtype=np.uint8)
         if flat.size != 4 * mask.size:
             raise DemoError(f"the pre-annotation {prediction['id']} is not as large as its image {shape}")
         mask |= flat.reshape(*shape, 4)[..., 3] > 0
