@@ -140,7 +140,7 @@ def test_every_setting_is_explained_and_spans_of_time_carry_their_unit() -> None
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"strategy": "enthropy"}, r"WARDROUND_STRATEGY.*enthropy.*entropy, random"),
+        ({"strategy": "enthropy"}, r"WARDROUND_STRATEGY.*enthropy.*badge, bald.*entropy.*random"),
         ({"image_hosts": "https://images.example.org"}, r"WARDROUND_IMAGE_HOSTS.*https.*images\.example\.org or"),
     ],
 )
