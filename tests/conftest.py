@@ -28,6 +28,16 @@ REDIS_URL = "redis://127.0.0.1:6379/15"
 RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672//"
 
 
+class _WithLocalFiles(LabelStudioServer):
+    """It also serves what lies in a folder of its own disk."""
+
+    def _environment(self) -> dict[str, str]:
+        return super()._environment() | {
+            "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
+            "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(self.state_dir / "local-files"),
+        }
+
+
 @pytest.fixture(scope="session")
 def label_studio(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
@@ -38,7 +48,7 @@ def label_studio(
     reporter = request.config.pluginmanager.getplugin("terminalreporter")
     if reporter is not None:
         reporter.write_line("starting a real Label Studio: about a minute", yellow=True)
-    with LabelStudioServer(tmp_path_factory.mktemp("label-studio")) as server:
+    with _WithLocalFiles(tmp_path_factory.mktemp("label-studio")) as server:
         yield server
 
 

@@ -7,7 +7,7 @@ from moto.server import ThreadedMotoServer
 
 from backend.label_studio import masks, payloads, polygons
 from backend.label_studio.client import LabelStudioClient
-from backend.label_studio.errors import ForbiddenImageUrl
+from backend.label_studio.errors import ForbiddenImageUrl, LabelStudioError
 from backend.label_studio.image_hosts import Outside, parse
 from tests.backend.label_studio.live import HEIGHT, SAMPLING, WIDTH, blob, png, serve_next, submit
 
@@ -98,3 +98,22 @@ def test_an_image_in_a_storage_is_fetched_with_label_studio_s_keys(label_studio,
                 client.fetch_image(task.image_url, 10**6, task_id)
         else:
             assert client.fetch_image(task.image_url, 10**6, task_id) == png(7)
+
+
+def test_an_image_on_label_studio_s_own_disk_is_fetched_and_nothing_outside_its_folder(
+    label_studio, client, person, mixed_id
+):
+    root = label_studio.state_dir / "local-files"
+    (root / "scans").mkdir(parents=True)
+    (root / "scans" / "image 1.png").write_bytes(png(8))
+    outside = root.parent / "outside.png"
+    outside.write_bytes(png(9))
+    storage = {"project": mixed_id, "path": str(root / "scans"), "regex_filter": ".*png", "use_blob_urls": True}
+    storage_id = person.post("/api/storages/localfiles/", json=storage).raise_for_status().json()["id"]
+    person.post(f"/api/storages/localfiles/{storage_id}/sync").raise_for_status()
+    [task] = [item.task for item in client.tasks(mixed_id) if "local-files" in item.task.image_url]
+    assert client.fetch_image(task.image_url, 10**6, task.id) == png(8)
+    door = task.image_url.partition("?d=")[0]
+    for way_out in ("../outside.png", "scans/../../outside.png", "scans/%2e%2e/%2e%2e/outside.png", outside):
+        with pytest.raises(LabelStudioError):
+            client.fetch_image(f"{door}?d={way_out}", 10**6, task.id)
