@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from typer.core import TyperCommand
 
 from backend import connect as connecting
 from backend import (
@@ -24,6 +26,7 @@ from backend import (
     doctor,
     forecast,
     label_errors,
+    labelled_folder,
     logs,
     metrics,
     paying,
@@ -36,7 +39,7 @@ from backend import (
 from backend import disconnect as disconnecting
 from backend import effort as ledger
 from backend.context import Context
-from backend.errors import BadSettings, WardroundError
+from backend.errors import BadQuestion, BadSettings, WardroundError
 from backend.store import Store
 from backend.tables import Lane
 
@@ -342,6 +345,88 @@ def _search(ctx: Context, project_id: int, folds: int, max_steps: int) -> dict[s
         return label_errors.search(ctx, project_id, n_folds=folds, max_steps=max_steps, on_progress=on_progress)
 
 
+class _WithItsOptions(TyperCommand):
+    """A command that hands on what it does not know, and so explains that as well."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Its own help, then that of what it hands on to."""
+        super().format_help(ctx, formatter)
+        # Of a process of its own: neither room knows the other.
+        said = subprocess.run(_simulation("--help"), capture_output=True, text=True, check=True).stdout
+        formatter.write("Of the simulation:\n" + said.partition("options:\n")[2])
+
+
+@cli.command(
+    "simulate", cls=_WithItsOptions, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+def simulate(
+    call: typer.Context,
+    data: Annotated[
+        str, typer.Argument(help="Id or title of a connected project, a JSON export of one, or a labelled folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("simulation-results"),
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the labelled folder is written; 'labelled' in --out without it.")
+    ] = None,
+    only_folder: Annotated[bool, typer.Option("--only-folder", help="Write the labelled folder and stop.")] = False,
+    images: Annotated[Path | None, typer.Option(help="Export: folder with its images; else they are fetched.")] = None,
+    label_config: Annotated[
+        Path | None, typer.Option(help="Export: its project's label config, XML; else what was painted tells.")
+    ] = None,
+    group_field: Annotated[
+        str | None, typer.Option(help="Export: key of task data naming the patient, video or volume; else 'group'.")
+    ] = None,
+    prompt_field: Annotated[
+        str | None, typer.Option(help="Export: key of task data with a prompt of its own; else 'prompt'.")
+    ] = None,
+) -> None:
+    """Compare query strategies on masks that are there already. All other options go to the simulation, listed below.
+
+    A project is only read: what a round would train on is copied into a labelled folder, which later calls go on with.
+    """
+    try:
+        if data.startswith("-"):
+            raise BadQuestion(f"name the data first and options after it, not {data} before them")
+        source = labelled_folder.Source(images, label_config, group_field, prompt_field)
+        found = _labelled(data, folder or out / "labelled", source)
+    except WardroundError as error:
+        typer.echo(f"wardround: {error}", err=True)
+        raise typer.Exit(2) from None
+    if only_folder:
+        typer.echo(str(found))
+        return
+    _become_simulation(found, "--out", str(out), *call.args)
+
+
+def _labelled(data: str, folder: Path, source: labelled_folder.Source) -> Path:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task("reading", total=None)
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            bar.update(line, description=what, completed=done, total=total)
+
+        found = labelled_folder.of_data(data, folder, source, _logged_settings, _context, on_progress)
+    if isinstance(found, Path):
+        return found
+    for what, why in found.left_out.items():
+        typer.echo(f"{what if ' ' in what else f'task {what}'} is left out: {why}", err=True)
+    typer.echo(
+        f"{found.folder}: {found.rows} masks of {found.images} images in {found.groups} groups, as of "
+        f"{found.written_at}; remove it to take what was annotated since",
+        err=True,
+    )
+    return found.folder
+
+
+def _simulation(*options: str) -> list[str]:
+    return [sys.executable, "-m", "simulation", *options]
+
+
+def _become_simulation(*options: str | Path) -> NoReturn:
+    sys.stdout.flush()
+    os.execv(sys.executable, _simulation(*map(str, options)))  # noqa: S606 - Ctrl-C reaches it, and no parent waits
+
+
 @rounds_cli.command("list")
 def list_rounds(project_id: ProjectId, as_json: AsJson = False) -> None:
     """One line a round: where it stands, its verdict and its held-out Dice."""
@@ -418,9 +503,13 @@ def status(as_json: AsJson = False) -> None:
 
 
 def _context() -> Context:
+    return context.build(_logged_settings())
+
+
+def _logged_settings() -> settings.Settings:
     loaded = settings.load()
     logs.set_up(loaded)
-    return context.build(loaded)
+    return loaded
 
 
 def _ready() -> settings.Settings:

@@ -55,6 +55,30 @@ class BadQuestion(WardroundError):
     http_status = 422
 
 
+class NothingLabelled(WardroundError):
+    """There is no mask to simulate with."""
+
+    http_status = 409
+
+
+class NotAnExport(WardroundError):
+    """A file is not the JSON in which Label Studio exports a project."""
+
+    http_status = 422
+
+
+class ImageNotInFolder(WardroundError):
+    """The folder that was named holds no image of a task, or not for certain."""
+
+    http_status = 404
+
+
+class FolderUnusable(WardroundError):
+    """A labelled folder cannot be written, or something else lies where it would."""
+
+    http_status = 409
+
+
 class BadImage(WardroundError):
     """An image is too large, truncated or not an image."""
 
