@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Uncertainty to rank by, whatever the strategy: one number per image that compares across versions.
-SCORED_BY = "entropy"
+# Every prediction gets each number that some strategy ranks by, so that a change of strategy asks for no second look:
+# the column it is kept in, and the strategy that measures nothing else.
+SCORES = {"entropy": ("score", "entropy"), "mutual information": ("mutual_information", "bald")}
 FOREGROUND = 0.5  # probability from which a pixel counts as predicted
 # A task outside the queue comes after it. Without a score it would come first on one database and last on another.
 _LAST = 1.0
@@ -95,6 +96,12 @@ def compute(
     return answers
 
 
+def score_column(strategy: str) -> str | None:
+    """Which stored score of a prediction a strategy ranks by; None for one that looks at no score."""
+    uncertainty = strategies.get(strategy).uncertainty
+    return None if uncertainty is None else SCORES[uncertainty][0]
+
+
 def image_of(ctx: Context, task: TaskRow) -> str | None:
     """The sha256 of the task's image, fetched on first need; None for a broken image, which the task remembers."""
     if task.image_sha256 and ctx.files.has("images", task.image_sha256):
@@ -139,22 +146,13 @@ def _predict(
     [by_label] = served.segmenter.segment_labels([image], texts, n_draws=n_draws, seed=seed_of(served.version))
     found = [by_label[label] for label in config.labels]
     regions_json = orjson.dumps(_regions(ctx, project, config, found)).decode()
-    score: float | None = None
-    stratum: str | None = None
-    if n_draws:
-        scores = [strategies.get(SCORED_BY).score(segmentation.draws) for segmentation in found]
-        # The image is asked for the label that is least certain.
-        least_certain = int(np.argmax(scores))
-        score = float(scores[least_certain])
-        # The model's own frame decides, not what cleaning leaves of it.
-        sees = any((segmentation.draws.mean(0) >= FOREGROUND).any() for segmentation in found)
-        stratum = config.labels[least_certain] if sees else ""
+    scores = _scores(config.labels, found) if n_draws else {}
     row = {
         "task_id": task.id,
         "model_version_id": served.version.id,
         "regions_json": regions_json,
-        "score": score,
-        "stratum": stratum,
+        "score": None,
+        **scores,
         "embedding": found[0].embedding.astype("<f4").tobytes(),
         "created_at": ctx.now(),
     }
@@ -163,7 +161,17 @@ def _predict(
             predictions.add(s, [row])
         else:
             log.info("task %s: its prompt changed while it was predicted; it is predicted anew when needed", task.id)
-    return Answer(regions_json, score)
+    return Answer(regions_json, scores.get("score"))
+
+
+def _scores(labels: Sequence[str], found: Sequence[Segmentation]) -> dict[str, Any]:
+    """Columns of a prediction: the image is asked for the label that is least certain, which is its stratum."""
+    by_column = {column: [strategies.get(alone).score(one.draws) for one in found] for column, alone in SCORES.values()}
+    # The model's own frame decides, not what cleaning leaves of it.
+    sees = any((one.draws.mean(0) >= FOREGROUND).any() for one in found)
+    least_certain = labels[int(np.argmax(by_column["score"]))]
+    best = {column: float(max(scores)) for column, scores in by_column.items()}
+    return {**best, "stratum": least_certain if sees else ""}
 
 
 def _regions(

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Arithmetic of predictions: fp32, bf16, or auto: bf16 on a GPU."
     )
-    strategy: str = Field("entropy", description="Query strategy that ranks the pool.")
+    strategy: str = Field("hybrid", description="Query strategy that ranks the pool.")
     annotations_per_round: int = Field(20, ge=1, description="New annotations that open a round.")
     debounce_seconds: float = Field(10.0, ge=0, description="They open it once none has come for so long.")
     schedule: str = Field("", description="Cron expression that opens rounds when there is news; empty: never.")

@@ -336,7 +336,8 @@ class Prediction(Base):
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), index=True)
     regions_json: Mapped[str] = mapped_column(Text)
-    score: Mapped[float | None]  # higher = ask sooner; None: made in one pass for who waited, not ranked
+    score: Mapped[float | None]  # entropy, higher = ask sooner; None: made in one pass for who waited, not ranked
+    mutual_information: Mapped[float | None]  # the same of the draws' mutual information (BALD)
     stratum: Mapped[str | None] = mapped_column(Text)  # the label whose score it is; "": the model predicts nothing
     embedding: Mapped[bytes] = mapped_column(LargeBinary)  # (D,) float32, L2-normalised
     created_at: Mapped[datetime]

@@ -71,6 +71,11 @@ class Strategy:
     selection: Selection
     needs: frozenset[str]
 
+    @property
+    def uncertainty(self) -> str | None:
+        """What its scores measure, "entropy" or "mutual information"; None for a strategy that looks at no score."""
+        return None if self.acquisition is None else _UNCERTAINTIES[self.acquisition]
+
     def score(self, draws: np.ndarray) -> float:
         """One number for one image, higher = ask sooner. draws: (N, h, w) in [0, 1], model frame.
 
@@ -105,6 +110,12 @@ def get(name: str) -> Strategy:
 def names() -> list[str]:
     """Every registered name, sorted."""
     return sorted(_STRATEGIES)
+
+
+_UNCERTAINTIES: dict[Acquisition, str] = {
+    acquisition.predictive_entropy: "entropy",
+    acquisition.bald: "mutual information",
+}
 
 
 # ------------------------------------------------------------------------------- selections, taking what they need

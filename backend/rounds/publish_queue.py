@@ -9,7 +9,7 @@ from typing import Any
 from backend.errors import QueueMismatch
 from backend.rounds.job import Job, Write
 from backend.rounds.push import Outgoing, push
-from backend.rounds.rank import needs_embeddings, rank
+from backend.rounds.rank import NO_PAST, needs_embeddings, past, rank
 from backend.rounds.rescore import version_to_serve
 from backend.rounds.triage import judge
 from backend.store import Session, predictions, projects, publications
@@ -79,13 +79,14 @@ def _freeze(job: Job, version: ModelVersion | None, given_up: Publication | None
         tasks = projects.unlabelled_tasks(s, job.project.id)
         ids = [task.id for task in tasks]
         stored = predictions.scored(s, version.id, ids, embeddings=needs_embeddings(job)) if version else {}
+        before = past(s, job, version) if version else NO_PAST
     if given_up is not None:  # a task deleted in Label Studio may be the reason, and nobody has told us yet
         there = label_studio.task_ids(job.project.id)
         tasks = [task for task in tasks if task.id in there]
     judged = judge(job, version, stored)
     queue = [
         {"task_id": at.task_id, "score": at.score, "arm": at.arm, "dice_bound": judged.bounds.get(at.task_id)}
-        for at in rank(job, tasks, stored)
+        for at in rank(job, tasks, stored, before)
     ]
     with job.ctx.store.begin() as s:
         job.claim.hold(s)

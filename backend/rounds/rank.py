@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 import strategies
+from backend import predictions as journey
 from backend.rounds.job import Job
+from backend.store import Session, predictions, projects, rounds
 from backend.store.predictions import Scored
-from backend.tables import Arm, Task
+from backend.tables import Arm, ModelVersion, Task
+
+_UNSEEN = -1  # the stratum of images in which the model predicts nothing
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,36 @@ class Place:
     arm: Arm
 
 
+@dataclass(frozen=True)
+class Past:
+    """What was asked before. labelled_embeddings: (m, D), m = 0 where nobody needs them.
+
+    n_queries: how many queries a trained model has made. What was answered before the first training is the seed set.
+    """
+
+    labelled_embeddings: np.ndarray
+    n_queries: int
+
+
+NO_PAST = Past(np.empty((0, 0), "<f4"), 0)
+
+
 def needs_embeddings(job: Job) -> bool:
     """Whether the round's strategy looks at embeddings: those of a large project weigh a hundred megabytes."""
     return "embeddings" in strategies.get(job.round.strategy).needs
 
 
-def rank(job: Job, tasks: Sequence[Task], stored: Mapping[int, Scored]) -> list[Place]:
+def past(s: Session, job: Job, version: ModelVersion) -> Past:
+    """What the strategy of a round must know of the earlier ones, as the version to be served sees it."""
+    n_queries = max(0, rounds.count_trained(s, job.project.id, job.round.number) - 1)
+    if not needs_embeddings(job):
+        return Past(NO_PAST.labelled_embeddings, n_queries)
+    labelled = projects.labelled_ids(s, job.project.id)
+    seen = predictions.scored(s, version.id, labelled, embeddings=True).values()
+    return Past(_rows([each.embedding for each in seen]), n_queries)
+
+
+def rank(job: Job, tasks: Sequence[Task], stored: Mapping[int, Scored], before: Past = NO_PAST) -> list[Place]:
     """The whole queue: strategy and random arm over the pool, held-out tasks spread through it, broken tasks last."""
     rng = np.random.default_rng([job.round.project_id, job.round.number, job.round.seed])
     settings = job.ctx.settings
@@ -35,7 +63,7 @@ def rank(job: Job, tasks: Sequence[Task], stored: Mapping[int, Scored]) -> list[
     pool = [task for task in sound if not task.held_out]
     chance = [pool[at] for at in sorted(_by_chance(len(pool), settings.random_share, rng))]
     chosen = {task.id for task in chance}
-    asked = _by_strategy(job, [task for task in pool if task.id not in chosen], stored, rng)
+    asked = _by_strategy(job, [task for task in pool if task.id not in chosen], stored, before, rng)
     queue = strategies.interleave(asked, _places(_shuffled(chance, rng), stored, Arm.random), settings.random_share)
     held_out = _places(_shuffled([task for task in sound if task.held_out], rng), stored, Arm.held_out)
     queue = strategies.interleave(queue, held_out, settings.held_out_share)
@@ -55,23 +83,52 @@ def _places(tasks: Sequence[Task], stored: Mapping[int, Scored], arm: Arm) -> li
     return [Place(task.id, stored[task.id].score if task.id in stored else None, arm) for task in tasks]
 
 
-def _by_strategy(job: Job, pool: list[Task], stored: Mapping[int, Scored], rng: np.random.Generator) -> list[Place]:
-    """The pool as the round's strategy ranks it; tasks without a prediction, such as new ones, follow by chance."""
-    scored = [task for task in pool if task.id in stored and stored[task.id].score is not None]
-    ranked_ids = {task.id for task in scored}
-    unscored = _shuffled([task for task in pool if task.id not in ranked_ids], rng)
-    ranked: list[Task] = []
+def _by_strategy(
+    job: Job, pool: list[Task], stored: Mapping[int, Scored], before: Past, rng: np.random.Generator
+) -> list[Place]:
+    """The next query as the round's strategy selects it, then the others by score: nobody may get to them before the
+    next ranking, and selecting all of a large pool would cost its square. Where a strategy looks at no score they
+    follow by chance, and so do tasks without a prediction, such as new ones.
+    """
+    column = journey.score_column(job.round.strategy)
+    amounts = {task.id: getattr(stored[task.id], column or "score") for task in pool if task.id in stored}
+    scored = [task for task in pool if amounts.get(task.id) is not None]
+    unscored = _shuffled([task for task in pool if amounts.get(task.id) is None], rng)
+    query: list[Task] = []
     if scored:
-        strategy = strategies.get(job.round.strategy)
-        positions = strategy.select(_pool(scored, stored), len(scored), rng)
-        ranked = [scored[at] for at in positions]
-    return _places(ranked + unscored, stored, Arm.strategy)
+        arrays = _pool(scored, [amounts[task.id] for task in scored], stored, before)
+        strategy, size = strategies.get(job.round.strategy), job.ctx.settings.annotations_per_round
+        query = [scored[at] for at in strategy.select(arrays, size, rng, round_number=before.n_queries)]
+    asked = {task.id for task in query}
+    others = _shuffled([task for task in scored if task.id not in asked], rng)
+    if column is not None:
+        others.sort(key=lambda task: -amounts[task.id])
+    return _places(query + others + unscored, stored, Arm.strategy)
 
 
-def _pool(tasks: Sequence[Task], stored: Mapping[int, Scored]) -> strategies.Pool:
+def _pool(
+    tasks: Sequence[Task], amounts: Sequence[float], stored: Mapping[int, Scored], before: Past
+) -> strategies.Pool:
     embeddings = [stored[task.id].embedding for task in tasks]
+    rows = None if None in embeddings else _rows(embeddings)
+    labelled = before.labelled_embeddings
     return strategies.Pool(
-        scores=np.array([stored[task.id].score for task in tasks], dtype=float),
-        embeddings=None if None in embeddings else np.stack([np.frombuffer(each or b"", "<f4") for each in embeddings]),
+        scores=np.array(amounts, dtype=float),
+        embeddings=rows,
+        labelled_embeddings=labelled if rows is None or len(labelled) else np.empty((0, rows.shape[1]), "<f4"),
         groups=np.array([task.group_key for task in tasks]),
+        strata=_strata([stored[task.id].stratum for task in tasks]),
     )
+
+
+def _rows(embeddings: Sequence[bytes | None]) -> np.ndarray:
+    if not embeddings:
+        return NO_PAST.labelled_embeddings
+    return np.stack([np.frombuffer(each or b"", "<f4") for each in embeddings])
+
+
+def _strata(labels: Sequence[str | None]) -> np.ndarray:
+    """A number per label, for those of predictions older than the column one of their own."""
+    numbers = {label: number for number, label in enumerate(sorted({label or "" for label in labels} - {""}))}
+    unknown = len(numbers)
+    return np.array([_UNSEEN if each == "" else numbers.get(each or "", unknown) for each in labels], dtype=int)

@@ -38,11 +38,10 @@ def refined_scores(job: Job, version: ModelVersion) -> dict[int, float]:
 
     Doing it twice gives the same: the tasks around the cut keep their scores among themselves.
     """
-    settings = job.ctx.settings
-    by_score = "scores" in strategies.get(job.round.strategy).needs
-    if not by_score or settings.max_draws <= settings.n_draws:
+    settings, column = job.ctx.settings, journey.score_column(job.round.strategy)
+    if column is None or settings.max_draws <= settings.n_draws:
         return {}
-    start, near = around_the_cut(_scored_pool(job, version), settings.annotations_per_round)
+    start, near = around_the_cut(_scored_pool(job, version, column), settings.annotations_per_round)
     images = [journey.image_of(job.ctx, one.task) for one in near]
     pictures = [
         (image, prompts_for(job.project, one.task))
@@ -67,11 +66,11 @@ def around_the_cut(pool: Sequence[Scored], size: int) -> tuple[int, list[Scored]
     return start, ranked[start : size + half]
 
 
-def _scored_pool(job: Job, version: ModelVersion) -> list[Scored]:
+def _scored_pool(job: Job, version: ModelVersion, column: str) -> list[Scored]:
     with job.ctx.store.read() as s:
         tasks = [t for t in projects.unlabelled_tasks(s, job.project.id) if not t.held_out and not t.problem]
         stored = predictions.of_tasks(s, version.id, [task.id for task in tasks])
-    scores = ((task, stored[task.id].score) for task in tasks if task.id in stored)
+    scores = ((task, getattr(stored[task.id], column)) for task in tasks if task.id in stored)
     return [Scored(task, score) for task, score in scores if score is not None]
 
 
@@ -86,7 +85,7 @@ def _order(job: Job, version: ModelVersion, pictures: Sequence[tuple[str, list[s
     segmenter = job.ctx.serving.load(version).segmenter
     most = job.ctx.settings.max_draws
     plan = DrawPlan(rungs=tuple(sorted({n for n in DrawPlan().rungs if n < most} | {most})), passes_per_image=most)
-    score = strategies.get(journey.SCORED_BY).score
+    score = strategies.get(job.round.strategy).score
     return rank_pool(
         segmenter, load, len(pictures), size, score, seed=journey.seed_of(version), plan=plan,
         on_progress=lambda done, total: job.claim.report("rescore near the cut", done, total),

@@ -35,11 +35,12 @@ def step(job: Job) -> Write:
         return nothing
     while left := _cut(job, version):
         _score_all(job, version, left)
-    scores = refined_scores(job, version)
+    scores, column = refined_scores(job, version), journey.score_column(job.round.strategy)
     version_id = version.id
 
     def write(s: Session) -> dict[str, Any]:
-        predictions.change_scores(s, version_id, scores)
+        if column is not None:
+            predictions.change_scores(s, version_id, column, scores)
         return {}
 
     return write

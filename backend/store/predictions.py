@@ -78,18 +78,22 @@ class Scored(NamedTuple):
     score: float | None
     embedding: bytes | None
     stratum: str | None = None
+    mutual_information: float | None = None
 
 
 def scored(s: Session, version_id: int, task_ids: Sequence[int], *, embeddings: bool) -> dict[int, Scored]:
     """Scores by task without the regions, which of a whole project would not fit in memory."""
     found: dict[int, Scored] = {}
     embedding = Prediction.embedding if embeddings else null()
-    columns = Prediction.task_id, Prediction.score, embedding.label("embedding"), Prediction.stratum
+    columns = (
+        Prediction.task_id, Prediction.score, embedding.label("embedding"), Prediction.stratum,
+        Prediction.mutual_information,
+    )  # fmt: skip
     for chunk in chunks(task_ids):
         rows = s.execute(
             select(*columns).where(Prediction.model_version_id == version_id, Prediction.task_id.in_(chunk))
         )
-        found.update((row[0], Scored(row[1], row[2], row[3])) for row in rows)
+        found.update((row[0], Scored(*row[1:])) for row in rows)
     return found
 
 
@@ -152,11 +156,11 @@ def _delete(s: Session, which: ColumnElement[bool]) -> int:
     return int(done.rowcount)
 
 
-def change_scores(s: Session, version_id: int, scores: Mapping[int, float]) -> None:
-    """New scores for predictions of one version, by task id."""
+def change_scores(s: Session, version_id: int, column: str, scores: Mapping[int, float]) -> None:
+    """New values of one of the scores of predictions of one version, by task id."""
     for task_id, score in scores.items():
         same = Prediction.task_id == task_id, Prediction.model_version_id == version_id
-        s.execute(update(Prediction).where(*same).values(score=score))
+        s.execute(update(Prediction).where(*same).values({column: score}))
 
 
 def write_queue(s: Session, round_id: int, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -132,6 +132,13 @@ def unlabelled_tasks(s: Session, project_id: int) -> Sequence[Task]:
     return s.scalars(wanted.order_by(Task.id)).all()
 
 
+def labelled_ids(s: Session, project_id: int) -> list[int]:
+    """Tasks outside the held-out set that somebody has annotated, by id; a skipped task has no label."""
+    wanted = exists().where(Annotation.task_id == Task.id, Annotation.deleted_at.is_(None), ~Annotation.skipped)
+    tasks = select(Task.id).where(Task.project_id == project_id, Task.deleted_at.is_(None), ~Task.held_out, wanted)
+    return list(s.scalars(tasks.order_by(Task.id)))
+
+
 def change_task(s: Session, task_id: int, **values: Any) -> None:
     s.execute(update(Task).where(Task.id == task_id).values(**values))
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from backend.errors import ClaimLost, NotFound, RoundFinished, RoundRunning
 from backend.store.clock import database_seconds
 from backend.store.projects import chunks
-from backend.tables import FINISHED, Role, Round, RoundItem, RoundStatus, Task, Trigger
+from backend.tables import FINISHED, Role, Round, RoundItem, RoundStatus, Task, Trigger, Verdict
 
 
 def open_round(
@@ -78,6 +78,12 @@ def latest_answered(s: Session, project_id: int) -> Round | None:
     return s.scalars(
         select(Round).where(Round.project_id == project_id, *over).order_by(Round.number.desc()).limit(1)
     ).first()
+
+
+def count_trained(s: Session, project_id: int, number: int) -> int:
+    """How many rounds up to that number have trained a version, promoted or not."""
+    trained = Round.verdict.in_((Verdict.promoted, Verdict.kept)), Round.number <= number
+    return s.scalar(select(func.count()).select_from(Round).where(Round.project_id == project_id, *trained)) or 0
 
 
 def of_version(s: Session, version_id: int) -> Round | None:

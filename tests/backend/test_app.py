@@ -70,7 +70,7 @@ def test_a_database_that_is_behind_or_does_not_answer_is_not_ready(world: World,
     client = serve(world)
     behind = client.get("/ready")
     world.ctx.store.migrate("base")
-    assert "0005" in behind.json()["database"]
+    assert "0006" in behind.json()["database"]
     for answer in (behind, client.get("/ready"), _ready_with(world, "postgresql://a:secret@127.0.0.1:9/none")):
         assert answer.status_code == 503
         assert answer.json().keys() == {"status", "database"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from backend import report, rounds
@@ -21,6 +23,9 @@ from tests.backend.test_rounds import (
 
 
 def test_the_queue_ranks_by_score_and_mixes_its_arms(world: World) -> None:
+    world = replace(
+        world, ctx=replace(world.ctx, settings=world.ctx.settings.model_copy(update={"strategy": "entropy"}))
+    )
     populate(world, 40)
     run_first_round(world)
     annotate_both_sides(world)

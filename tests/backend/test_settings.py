@@ -10,6 +10,7 @@ from typing import get_args
 import pytest
 from pydantic import SecretStr, ValidationError
 
+import strategies
 from backend import context, logs
 from backend.errors import BadSettings
 from backend.settings import Settings, load
@@ -29,7 +30,7 @@ def test_without_any_variable_everything_is_embedded_in_one_folder(tmp_path: Pat
     assert settings.data_dir == tmp_path / "wardround-data"
     assert settings.database_url == f"sqlite:///{tmp_path / 'wardround-data' / 'wardround.db'}"
     assert settings.broker_folder == tmp_path / "wardround-data" / "broker"
-    assert (settings.api_host, settings.backbone, settings.strategy) == ("127.0.0.1", "tiny", "entropy")
+    assert (settings.api_host, settings.backbone, settings.strategy) == ("127.0.0.1", "tiny", strategies.DEFAULT)
     assert not (tmp_path / "wardround-data").exists(), "reading settings makes no folders"
 
 

@@ -354,3 +354,9 @@ def test_a_pool_whose_arrays_disagree_is_refused() -> None:
         Pool(scores=np.zeros(3), groups=np.array(["a", "b"]))
     with pytest.raises(BadPool, match="none given"):
         Pool(labelled_embeddings=np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_strategy_that_scores_says_what_its_scores_measure(name: str) -> None:
+    strategy = get(name)
+    assert (strategy.uncertainty is not None) == ("scores" in strategy.needs)
