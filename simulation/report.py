@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simulation import figure
+from simulation import figure, promises
 from simulation.loop import ALL, BASELINES, FOREGROUND_RANDOM, Outcome, Record
 from simulation.statistics import (
     REACHED,
@@ -42,6 +42,7 @@ def write(folder: Path, records: Sequence[Record], groups: Mapping[str, str], se
         _table("NSD", curves(outcomes, "nsd")),
         "## Who beats whom\n\nIn how many of the rounds after the first the row is better than the column (paired "
         "t-test over seeds, Holm's correction, p < 0.05). 0 is a tie.\n\n![Penalty matrix](penalty_matrix.svg)",
+        _promises(records, groups),
         _seconds(outcomes),
         "## Read with care\n\n" + "\n".join(f"- {caution}" for caution in cautions(outcomes)),
         "## Settings\n\n" + "\n".join(f"- {name}: {value}" for name, value in settings.items()),
@@ -65,8 +66,8 @@ def _against(found: Mapping[str, Mapping[int, float]], baseline: str) -> str:
     others = {name: difference(found[name], found[baseline]) for name in found if name not in BASELINES}
     better = sorted(name for name, each in others.items() if each and each.better)
     worse = sorted(name for name, each in others.items() if each and each.worse)
-    words = f"{', '.join(better)} beat `{baseline}`" if better else f"nothing is shown to beat `{baseline}`"
-    return f"By the area under the Dice curve {words}" + (f"; {', '.join(worse)} are worse." if worse else ".")
+    words = f"better than `{baseline}`: {', '.join(better)}" if better else f"nothing is shown to beat `{baseline}`"
+    return f"By the area under the Dice curve, {words}" + (f"; worse: {', '.join(worse)}." if worse else ".")
 
 
 def headline(outcomes: Sequence[Outcome]) -> str:
@@ -106,6 +107,12 @@ def cautions(outcomes: Sequence[Outcome]) -> list[str]:
     fewest = min((len(each) for curve in curves(outcomes, "dice").values() for _, each in curve), default=0)
     if fewest < FEWEST_SEEDS:
         found.append(f"{fewest} seed(s): differences between strategies are not evidence below {FEWEST_SEEDS} seeds.")
+    n_others = len({outcome.strategy for outcome in outcomes} - {ALL, *BASELINES})
+    if n_others > 1:
+        found.append(
+            f"Each interval is a 95 % one by itself: of {n_others} strategies none of which were any better, one would "
+            f"still seem so by chance in {_by_luck(n_others):.0%} of such tables."
+        )
     steps = {outcome.steps for outcome in outcomes}
     if len(steps) > 1:
         found.append(
@@ -115,6 +122,34 @@ def cautions(outcomes: Sequence[Outcome]) -> list[str]:
     if FOREGROUND_RANDOM not in {outcome.strategy for outcome in outcomes}:
         found.append(f"`{FOREGROUND_RANDOM}`, the baseline that is hard to beat, was not run.")
     return found
+
+
+def _by_luck(n: int) -> float:
+    """The chance that at least one of n independent 95 % intervals lies above 0 where there is nothing."""
+    return 1 - 0.975**n
+
+
+def _promises(records: Sequence[Record], groups: Mapping[str, str]) -> str:
+    """Whether bounds on Dice and forecasts held what they promise, on images and rounds they had not seen."""
+    kept, forecast = promises.bounds(records, groups), promises.forecasts(records)
+    lines = ["## What pre-annotations and forecasts promise", ""]
+    if kept is None:
+        lines.append("- Bounds on Dice: the held-out images are of too few groups for any.")
+    else:
+        each = (f"{verdict} {share:.0%} (mean Dice {dice:.2f})" for verdict, (share, dice) in kept.verdicts.items())
+        lines.append(
+            f"- Bounds on Dice that shall hold for {kept.level:.0%} held for {kept.coverage:.1%} of held-out images: "
+            f"every group left out once of {kept.n_groups}, in the last round of every arm. Verdicts: {', '.join(each)}."
+        )
+    if forecast is None:
+        lines.append("- Forecasts: no curve has rounds enough for any.")
+    else:
+        lines.append(
+            f"- Forecasts: of {forecast.n} later points of the curves {forecast.coverage:.0%} lay in their "
+            f"{forecast.level:.0%} interval, of a median width of {forecast.median_width:.3f} Dice; the median error "
+            f"was {forecast.error:.3f}."
+        )
+    return "\n".join(lines)
 
 
 def _draw(folder: Path, outcomes: Sequence[Outcome]) -> None:

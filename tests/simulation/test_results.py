@@ -78,15 +78,15 @@ def test_the_report_holds_every_mean_and_says_what_it_cannot_show(tmp_path: Path
 @pytest.mark.parametrize(
     ("ours", "said"),
     [
-        ([0.50, 0.51, 0.52, 0.53, 0.54], "hybrid beat `random`"),
-        ([0.30, 0.31, 0.32, 0.33, 0.34], "nothing is shown to beat `random`; hybrid are worse."),
+        ([0.50, 0.51, 0.52, 0.53, 0.54], "better than `random`: hybrid."),
+        ([0.30, 0.31, 0.32, 0.33, 0.34], "nothing is shown to beat `random`; worse: hybrid."),
         ([0.30, 0.52, 0.41, 0.44, 0.38], "nothing is shown to beat `random`."),
     ],
 )
 def test_the_verdict_follows_the_interval(tmp_path: Path, ours: list[float], said: str) -> None:
     outcomes = [o for seed in range(5) for o in arm("random", seed, [0.40 + seed / 100] * 2)]
     outcomes += [o for seed, dice in enumerate(ours) for o in arm("hybrid", seed, [dice] * 2)]
-    assert f"By the area under the Dice curve {said}" in written(tmp_path, outcomes)
+    assert f"By the area under the Dice curve, {said}" in written(tmp_path, outcomes)
 
 
 def test_all_labels_are_a_level_and_not_a_strategy(tmp_path: Path) -> None:
