@@ -139,7 +139,7 @@ def _promises(records: Sequence[Record], groups: Mapping[str, str]) -> str:
         each = (f"{verdict} {share:.0%} (mean Dice {dice:.2f})" for verdict, (share, dice) in kept.verdicts.items())
         lines.append(
             f"- Bounds on Dice that shall hold for {kept.level:.0%} held for {kept.coverage:.1%} of held-out images: "
-            f"every group left out once of {kept.n_groups}, in the last round of every arm. Verdicts: {', '.join(each)}."
+            f"every group left out once of {kept.n_groups}, in every arm's last round. Verdicts: {', '.join(each)}."
         )
     if forecast is None:
         lines.append("- Forecasts: no curve has rounds enough for any.")
