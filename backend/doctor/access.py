@@ -23,8 +23,11 @@ _SUBNETS_CURE = (
 )
 _NEW_TOKEN = "set WARDROUND_LABEL_STUDIO_TOKEN to a new personal access token (Account & Settings), and restart"  # noqa: S105 - words
 _DOT_CURE = "give WARDROUND_PUBLIC_URL a host name with a dot, `localhost` or an IP address, restart, and connect again"
-# Label Studio 1.23 has no API that says it; its own code makes no second row either.
-_MEMBERS = "whether a project has several ProjectMember rows, for which Label Studio serves random tasks: no API says"
+# Label Studio 1.23 has no API that says it; its own code makes no second row either. `order` sees what they do.
+_MEMBERS = (
+    "whether a project has several ProjectMember rows, for which Label Studio serves random tasks: no API says; once "
+    "eight answers have come, answers-out-of-order does"
+)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from backend import wiring
 from backend.connect import wired_as
 from backend.context import Context
+from backend.doctor import order
 from backend.label_studio.errors import LabelStudioError, LabelStudioRefused, UnsupportedLabelConfig
 from backend.label_studio.label_config import parse_label_config
 from backend.store import projects
@@ -34,7 +35,7 @@ def findings(ctx: Context, project_id: int) -> list[Finding]:
         message = f"project {project_id} does not serve our queue: {project.queue_problem}"
         cure = f"wait for the next pull, or run `wardround rounds start {project_id}`"
         found.append(Finding("queue-problem", Severity.error, message, cure, project_id=project_id))
-    return found
+    return found + order.findings(ctx, project)
 
 
 def is_served_to(ctx: Context, project_ids: Sequence[int]) -> bool:

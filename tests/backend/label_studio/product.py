@@ -1,13 +1,17 @@
 """Wardround's own rows beside a real Label Studio: a connected project, and what a round leaves behind."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
+import uvicorn
 from pydantic import SecretStr
 
 from backend import annotations
+from backend.app import create_app
 from backend.context import Context
 from backend.files import Files
 from backend.label_studio import payloads
@@ -16,6 +20,7 @@ from backend.serving import Serving
 from backend.settings import Settings
 from backend.store import Store, projects
 from backend.tables import Arm, Query
+from demo.processes import LOOPBACK
 from tests.backend import rows
 from tests.backend.label_studio.live import CONFIG, CONFIG_XML, blob
 
@@ -45,10 +50,30 @@ def context_of(client: LabelStudioClient, folder: Path, project_id: int) -> Cont
         enqueue=lambda *_message, **_how: None,
         now=lambda: datetime.now(UTC),
     )
-    with store.begin() as s:
+    know_project(ctx, project_id)
+    return ctx
+
+
+def know_project(ctx: Context, project_id: int) -> None:
+    """The rows of a connected project and of its tasks."""
+    with ctx.store.begin() as s:
         projects.save(s, rows.project(id=project_id, label_config=CONFIG_XML))
     pull(ctx, project_id)
-    return ctx
+
+
+@contextmanager
+def served(ctx: Context, port: int) -> Iterator[None]:
+    """The real API, in a thread."""
+    server = uvicorn.Server(uvicorn.Config(create_app(ctx), host=LOOPBACK, port=port, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def pull(ctx: Context, project_id: int) -> None:
@@ -57,17 +82,19 @@ def pull(ctx: Context, project_id: int) -> None:
     annotations.reconcile(ctx, project)
 
 
-def remember_round(ctx: Context, project_id: int, ranking: Sequence[int], version: str = "wardround-r1-v1") -> None:
+def remember_round(
+    ctx: Context, project_id: int, ranking: Sequence[int], version: str = "wardround-r1-v1", row_id: int = 1
+) -> None:
     """The rows of a round that did what `live.publish` does: model version 1 and its predictions of each task."""
     now = ctx.now()
     with ctx.store.begin() as s:
-        s.add(rows.version(id=1, project_id=project_id, serving=True))
+        s.add(rows.version(id=row_id, project_id=project_id, serving=True))
         s.flush()
-        s.add(rows.a_round(id=1, project_id=project_id, number=1, published_version=version, finished_at=now))
+        s.add(rows.a_round(id=row_id, project_id=project_id, number=1, published_version=version, finished_at=now))
         projects.change(s, project_id, published_version=version)
         s.flush()
         for rank, task_id in enumerate(ranking):
             regions = payloads.regions(CONFIG, {"Lesion": blob(rank)}, {"Lesion": 0.8})
             text = orjson.dumps(regions).decode()
-            s.add(Query(round_id=1, rank=rank, task_id=task_id, arm=Arm.strategy))
-            s.add(rows.prediction(task_id=task_id, model_version_id=1, regions_json=text, score=0.5))
+            s.add(Query(round_id=row_id, rank=rank, task_id=task_id, arm=Arm.strategy))
+            s.add(rows.prediction(task_id=task_id, model_version_id=row_id, regions_json=text, score=0.5))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import threading
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from pydantic import SecretStr
 
 from backend import connect as connecting
 from backend import doctor, rounds
-from backend.app import create_app
 from backend.context import Context
 from backend.disconnect import disconnect
 from backend.doctor import access
@@ -28,24 +26,10 @@ from backend.settings import Settings
 from backend.store import Store, projects
 from backend.wiring import SECRET_HEADER, webhook
 from demo.processes import free_port
-from tests.backend.label_studio.live import CONFIG_XML, RANKING, png, serve_next
+from tests.backend.label_studio.live import CONFIG_XML, RANKING, png, serve_next, sign_up, submit
+from tests.backend.label_studio.product import pull, served
 
 LEGACY_ONLY = "how long a closed browser keeps its task"  # what only a personal access token can ask
-
-
-@contextmanager
-def served(ctx: Context, port: int) -> Iterator[None]:
-    """The real API, in a thread."""
-    server = uvicorn.Server(uvicorn.Config(create_app(ctx), host="127.0.0.1", port=port, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +299,36 @@ def test_a_difference_of_the_order_that_the_last_pull_saw_is_said(ctx, project):
     assert codes(ctx, project) == ["queue-problem"]
     with ctx.store.begin() as s:
         projects.change(s, project, queue_problem=None)
+
+
+def test_random_tasks_for_several_project_members_show_in_the_answers(ctx, label_studio, person):
+    """No API of Label Studio shows such rows, and none makes them: they are planted in its database."""
+    project_id = new_project(person)
+    more = [{"image": f"/data/upload/{project_id}/{number}.png"} for number in range(200)]
+    person.post(f"/api/projects/{project_id}/import", json=more).raise_for_status()
+    done = connecting.connect(ctx, project_id, {})
+    assert done.round_id is not None and rounds.run(ctx, done.round_id)
+
+    def codes_after_answers(n_answers: int) -> list[str]:
+        for _ in range(n_answers):
+            submit(person, serve_next(person, project_id)["id"])
+        pull(ctx, project_id)
+        return codes(ctx, project_id)
+
+    assert codes_after_answers(9) == []
+    with sign_up(label_studio.url, person):
+        pass  # there are two people at least
+    with closing(sqlite3.connect(label_studio.state_dir / "data" / "label_studio.sqlite3", timeout=60)) as there:
+        with there:
+            there.execute(
+                "INSERT INTO projects_projectmember (user_id, project_id, enabled, created_at, updated_at) "
+                "SELECT id, ?, 1, datetime('now'), datetime('now') FROM htx_user",
+                (project_id,),
+            )
+        assert codes_after_answers(12) == ["answers-out-of-order"]
+        with there:
+            there.execute("DELETE FROM projects_projectmember WHERE project_id = ?", (project_id,))
+    assert codes_after_answers(12) == []
 
 
 # --------------------------------------------------------------------------------------------- the two services
