@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import strategies
 from model import ModelConfig, ModelError, TrainConfig
 from simulation import crew, report, results, sheet
-from simulation.dataset import Pair, fewer, fingerprint, read_folder
+from simulation.dataset import Pair, fewer, fingerprint, read_folder, require_fitting
 from simulation.errors import BadPlan, SimulationError
 from simulation.learner import Maker
 from simulation.loop import ALL, Plan, Record, check, held_out_split
@@ -98,6 +98,8 @@ def simulate(options: argparse.Namespace, make_learner: crew.MakeLearner | None 
     pool, held_out = held_out_split(read_folder(options.data, options.prompt), plan.held_out_share)
     pool, held_out = fewer(pool, options.max_pool), fewer(held_out, options.max_held_out)
     check(plan, len(pool))
+    if make_learner is None:
+        require_fitting([*pool, *held_out])
     job = crew.Job(plan, pool, held_out, options.out, make_learner or _medclipseg(options), threads=_threads(options))
     settings = _settings(options, pool, held_out)
     results.keep_settings(options.out, settings)

@@ -74,7 +74,7 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _arm_file(folder: Path, strategy: str, seed: int) -> Path:
-    return folder / "arms" / f"{re.sub('[^a-z0-9_]', '-', strategy)}-{seed}.json"
+    return folder / "arms" / f"{re.sub('[^a-z0-9_.]', '-', strategy)}-{seed}.json"
 
 
 def _record(item: Mapping[str, Any]) -> Record:

@@ -1,6 +1,8 @@
 """Query strategies by name: how an image is scored, and how scores become positions."""
 
-from collections.abc import Callable
+import contextlib
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -8,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from strategies import acquisition, chance, coverage, hybrid, power, reduction, selection, typicality
-from strategies.errors import BadPool, NotScored, UnknownStrategy
+from strategies.errors import BadPool, BadRequest, NotScored, UnknownStrategy
 from strategies.strata import Empty
 
 DEFAULT = "hybrid"
@@ -101,10 +103,15 @@ class Strategy:
 
 
 def get(name: str) -> Strategy:
-    """The strategy of that name. Raises UnknownStrategy naming those there are."""
-    if name not in _STRATEGIES:
-        raise UnknownStrategy(f"no strategy is called {name!r}; there are {', '.join(names())}")
-    return _STRATEGIES[name]
+    """The strategy of that name; "hybrid:empty=last:group_share=0.2" is one with other settings, and its own name.
+
+    Raises UnknownStrategy naming those there are, and BadRequest for a setting that it has not or a value of no use.
+    """
+    base, *given = name.split(":")
+    if base not in _STRATEGIES:
+        raise UnknownStrategy(f"no strategy is called {base!r}; there are {', '.join(names())}")
+    strategy = _STRATEGIES[base]
+    return replace(strategy.having(**_settings(strategy, given)), name=name) if given else strategy
 
 
 def names() -> list[str]:
@@ -116,6 +123,34 @@ _UNCERTAINTIES: dict[Acquisition, str] = {
     acquisition.predictive_entropy: "entropy",
     acquisition.bald: "mutual information",
 }
+
+
+def _settings(strategy: Strategy, given: Sequence[str]) -> dict[str, float | str]:
+    """Settings out of "name=value"; tried at once, since a round would be a bad time to find out."""
+    parameters = inspect.signature(strategy.selection).parameters.values()
+    known = [each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    settings: dict[str, float | str] = {}
+    for setting in given:
+        name, _, value = setting.partition("=")
+        if name not in known:
+            there = f"it has {', '.join(known)}" if known else "it has none"
+            raise BadRequest(f"strategy {strategy.name} has no setting {name!r}; {there}")
+        settings[name] = _number_or_word(value)
+    try:
+        strategy.having(**settings).select(_TRIAL, 1, np.random.default_rng(0), round_number=1)
+    except TypeError as error:
+        raise BadRequest(f"strategy {strategy.name} cannot be set to {', '.join(given)}: {error}") from error
+    return settings
+
+
+def _number_or_word(value: str) -> float | str:
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(value)
+    return value
+
+
+_TRIAL = Pool(np.ones(2), np.eye(2), np.eye(2)[:1], np.array(["a", "b"]), np.array([0, -1]))
 
 
 # ------------------------------------------------------------------------------- selections, taking what they need

@@ -360,3 +360,33 @@ def test_a_pool_whose_arrays_disagree_is_refused() -> None:
 def test_a_strategy_that_scores_says_what_its_scores_measure(name: str) -> None:
     strategy = get(name)
     assert (strategy.uncertainty is not None) == ("scores" in strategy.needs)
+
+
+def test_settings_may_stand_in_a_name() -> None:
+    named = get("clasp_pe:empty=last:beta=3")
+    assert named.name == "clasp_pe:empty=last:beta=3"
+    pool = make_pool(40)
+    expected = get("clasp_pe").having(empty="last", beta=3).select(pool, 20, np.random.default_rng(1))
+    assert named.select(pool, 20, np.random.default_rng(1)).tolist() == expected.tolist()
+    assert expected.tolist() != get("clasp_pe").select(pool, 20, np.random.default_rng(1)).tolist()
+    assert get("hybrid:empty=as others").name == "hybrid:empty=as others"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("clasp_pe:emtpy=last", "no setting 'emtpy'; it has beta, empty"),
+        ("clasp_pe:empty=never", "empty is 'never'"),
+        ("clasp_pe:empty", "empty is ''"),
+        ("clasp_pe:beta=0", "beta is 0"),
+        ("clasp_pe:beta=much", "beta"),
+        ("entropy:beta=1", "it has none"),
+        ("hybrid:group_share=2", "group_share"),
+        ("hybrid:near_duplicate=nan", "near_duplicate"),
+        ("stochastic_batches:batches=1.5", "batches"),
+        ("clasp_pe:", "no setting ''"),
+    ],
+)
+def test_a_setting_of_no_use_is_refused_before_anything_is_ranked(name: str, said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        get(name)
