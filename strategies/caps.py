@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from strategies.errors import BadRequest
+
 _BLOCK = 1024  # images looked at together
 _ROUNDING = 1e-6  # cosines nearer to 1 than this are equal to it
 
@@ -96,6 +98,8 @@ def twin_cosine(rows: np.ndarray, similarity: float) -> float:
     Embeddings of one kind of image fill a narrow cone: cosines of unlike images have a median of 0.94 to 0.98 on four
     sets with the small model here, so a threshold on the bare cosine would call half of all pairs twins.
     """
+    if not similarity >= 0.0:
+        raise BadRequest(f"near_duplicate is {similarity}; it must be 0 or above, and above 1 nothing is a twin")
     n = len(rows)
     if n < 2:
         return 1.0 - _ROUNDING

@@ -47,7 +47,7 @@ def hybrid(
     most_of_group = math.ceil(checked_share(group_share, "group_share") * size)
     if size == 0:
         return np.empty(0, dtype=np.intp)
-    query = Query(rows, labelled, size, twin_cosine(rows, checked_share(near_duplicate, "near_duplicate")))
+    query = Query(rows, labelled, size, twin_cosine(rows, near_duplicate))
     query.group = None if groups is None else Limit.on(groups, most_of_group)
     if round_number == 0:
         return query.filled(typical_order(rows, labelled, size, rng, at_least=len(rows)))

