@@ -35,8 +35,11 @@ lint: $(VENV)/.stamp  ## style, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# These need labelled folders, or hours: run by hand.
+BY_HAND := benchmarks/faults.py benchmarks/grid.py benchmarks/label_errors.py
+
 bench: $(VENV)/.stamp  ## measure what the README claims
-	@set -e; for script in $(filter-out benchmarks/faults.py,$(wildcard benchmarks/[a-z]*.py)); do \
+	@set -e; for script in $(filter-out $(BY_HAND),$(wildcard benchmarks/[a-z]*.py)); do \
 		echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script"; done
 
 faults: $(VENV)/.stamp  ## kill, restart and lose everything, 50 times over, and count what was lost
