@@ -132,29 +132,41 @@ class LabelStudioServer:
             raise DemoError(f"Label Studio gave no personal access token: {answer.status_code} {answer.text[:200]}")
         return str(answer.json()["token"])
 
+    def _signing_key(self) -> dict[str, str]:
+        """What Label Studio signs personal access tokens with.
+
+        One time in fifty its own key begins with a `$`, which it cannot read again: a restart would end every token.
+        """
+        signed_without = self._had_data and not self._secrets.knows("signing_key")
+        return {} if signed_without else {"SECRET_KEY": self._secrets.get("signing_key", lambda: secrets.token_hex(32))}
+
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN_PREFIXES)}
-        return kept | {
-            "LABEL_STUDIO_BASE_DATA_DIR": str(self.state_dir / "data"),
-            "LABEL_STUDIO_HOST": self.url,
-            "LABEL_STUDIO_USERNAME": self.username,
-            "LABEL_STUDIO_PASSWORD": self.password,
-            "LABEL_STUDIO_USER_TOKEN": self.token,
-            "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
-            "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
-            # Wardround answers on a loopback or private address, which Label Studio refuses by default.
-            "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS": "false",
-            "LABEL_STUDIO_USER_ADDITIONAL_BANNED_SUBNETS": METADATA_SUBNETS,
-            # An annotator who closes the browser would otherwise keep a task from the others for a day.
-            "LABEL_STUDIO_TASK_LOCK_TTL": "3600",
-            # The faster import of predictions stays off: it also skips their validation.
-            "COLLECT_ANALYTICS": "0",
-            "LATEST_VERSION_CHECK": "false",
-            "SENTRY_DSN": "",
-            "FRONTEND_SENTRY_DSN": "",
-            "PYTHONUNBUFFERED": "1",
-            "PATH": os.pathsep.join([str(self._executable.parent), os.environ.get("PATH", os.defpath)]),
-        }
+        return (
+            kept
+            | self._signing_key()
+            | {
+                "LABEL_STUDIO_BASE_DATA_DIR": str(self.state_dir / "data"),
+                "LABEL_STUDIO_HOST": self.url,
+                "LABEL_STUDIO_USERNAME": self.username,
+                "LABEL_STUDIO_PASSWORD": self.password,
+                "LABEL_STUDIO_USER_TOKEN": self.token,
+                "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+                "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+                # Wardround answers on a loopback or private address, which Label Studio refuses by default.
+                "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS": "false",
+                "LABEL_STUDIO_USER_ADDITIONAL_BANNED_SUBNETS": METADATA_SUBNETS,
+                # An annotator who closes the browser would otherwise keep a task from the others for a day.
+                "LABEL_STUDIO_TASK_LOCK_TTL": "3600",
+                # The faster import of predictions stays off: it also skips their validation.
+                "COLLECT_ANALYTICS": "0",
+                "LATEST_VERSION_CHECK": "false",
+                "SENTRY_DSN": "",
+                "FRONTEND_SENTRY_DSN": "",
+                "PYTHONUNBUFFERED": "1",
+                "PATH": os.pathsep.join([str(self._executable.parent), os.environ.get("PATH", os.defpath)]),
+            }
+        )
 
 
 class _Secrets:
@@ -169,6 +181,9 @@ class _Secrets:
             known[name] = make()
             self._write(known)
         return known[name]
+
+    def knows(self, name: str) -> bool:
+        return self._path.exists() and name in json.loads(self._path.read_text())
 
     def _write(self, known: dict[str, str]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -99,6 +99,8 @@ def _refused_token(ctx: Context, found: Look, error: LabelStudioUnauthorised) ->
         found.error("legacy-token-off", message, cure)
     else:
         message = f"Label Studio does not accept WARDROUND_LABEL_STUDIO_TOKEN (a {kind} token): revoked, or wrong"
+        if kind == "personal":
+            message += ", or signed with a SECRET_KEY that Label Studio had before it was restarted"
         found.error("token-refused", message, _NEW_TOKEN)
 
 

@@ -65,6 +65,22 @@ def test_the_callers_environment_does_not_leak_in(tmp_path: Path, monkeypatch):
     assert "169.254.0.0/16" in environment["LABEL_STUDIO_USER_ADDITIONAL_BANNED_SUBNETS"]
 
 
+def test_tokens_are_signed_with_a_key_that_a_second_start_knows(tmp_path: Path):
+    def key_of_a_start(folder: str) -> str | None:
+        seen = tmp_path / "seen"
+        with pytest.raises(ChildDied):
+            LabelStudioServer(tmp_path / folder, executable=fake(tmp_path, f"env > {seen}; exit 1")).start()
+        environment = dict(line.split("=", 1) for line in seen.read_text().splitlines() if "=" in line)
+        return environment.get("SECRET_KEY")
+
+    key = key_of_a_start("new")
+    assert key is not None and len(key) == 64 and key.isalnum()
+    (tmp_path / "new" / "data").mkdir()
+    assert key_of_a_start("new") == key
+    (tmp_path / "older" / "data").mkdir(parents=True)
+    assert key_of_a_start("older") is None, "what it signed with its own key stays good"
+
+
 def test_both_kinds_of_token_open_a_real_server(label_studio: LabelStudioServer):
     with label_studio.client() as http:
         assert http.get("/api/projects/").status_code == 200
