@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from backend.label_studio.client import LabelStudioClient
-from tests.backend.label_studio.live import CONFIG_XML, RANKING, png, sign_up
+from tests.backend.label_studio.live import RANKING, new_project, sign_up
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,7 @@ def client(label_studio):
 @pytest.fixture
 def project_id(person):
     """A project of six uploaded images."""
-    answer = person.post("/api/projects/", json={"title": "room", "label_config": CONFIG_XML})
-    project_id = answer.raise_for_status().json()["id"]
-    files = [(f"file{n}", (f"image{n}.png", png(n), "image/png")) for n in range(len(RANKING))]
-    person.post(f"/api/projects/{project_id}/import", files=files).raise_for_status()
-    return project_id
+    return new_project(person)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ CONFIG_XML = (
 CONFIG = payloads.parse_label_config(CONFIG_XML)
 HEIGHT, WIDTH = 48, 64
 SAMPLING = "Uncertainty sampling"
+PASSWORD = "correct horse battery"
 RANKING = (3, 0, 5, 1, 4, 2)  # positions among the tasks: an order that neither ids nor time give
 
 
@@ -26,6 +27,15 @@ def png(seed):
     with io.BytesIO() as file:
         Image.fromarray(pixels).save(file, "PNG")
         return file.getvalue()
+
+
+def new_project(person, title="room"):
+    """A project of six uploaded images."""
+    answer = person.post("/api/projects/", json={"title": title, "label_config": CONFIG_XML})
+    project_id = answer.raise_for_status().json()["id"]
+    files = [(f"file{n}", (f"image{n}.png", png(n), "image/png")) for n in range(len(RANKING))]
+    person.post(f"/api/projects/{project_id}/import", files=files).raise_for_status()
+    return project_id
 
 
 def blob(top=5):
@@ -68,7 +78,7 @@ def sign_up(url, person):
         form = {
             "csrfmiddlewaretoken": re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[0],
             "email": f"colleague-{uuid4().hex}@wardround.local",
-            "password": "correct horse battery",
+            "password": PASSWORD,
         }
         browser.post(invitation, data=form, headers={"Referer": url}).raise_for_status()
         browser.headers["X-CSRFToken"] = browser.cookies["csrftoken"]

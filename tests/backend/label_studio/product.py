@@ -20,7 +20,7 @@ from backend.serving import Serving
 from backend.settings import Settings
 from backend.store import Store, projects
 from backend.tables import Arm, Query
-from demo.processes import LOOPBACK
+from demo.processes import LOOPBACK, free_port
 from tests.backend import rows
 from tests.backend.label_studio.live import CONFIG, CONFIG_XML, blob
 
@@ -59,6 +59,29 @@ def know_project(ctx: Context, project_id: int) -> None:
     with ctx.store.begin() as s:
         projects.save(s, rows.project(id=project_id, label_config=CONFIG_XML))
     pull(ctx, project_id)
+
+
+@contextmanager
+def running(client: LabelStudioClient, url: str, token: str, folder: Path) -> Iterator[Context]:
+    """Wardround on a real Label Studio with a database that knows no project, its API running at its public address."""
+    port = free_port()
+    settings = Settings(
+        data_dir=folder,
+        label_studio_url=url,
+        label_studio_token=SecretStr(token),
+        public_url=f"http://{LOOPBACK}:{port}",
+        api_token=SecretStr(API_TOKEN),
+        webhook_secret=SecretStr(WEBHOOK_SECRET),
+        device="cpu",
+    )
+    store = Store(settings.database_url)
+    store.migrate()
+    files = Files(folder / "files", max_image_pixels=settings.max_image_pixels)
+    serving = Serving(store, files, "cpu")
+    ctx = Context(settings, store, files, client, serving, lambda *_, **__: None, lambda: datetime.now(UTC))
+    with served(ctx, port):
+        yield ctx
+    store.close()
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -19,15 +18,12 @@ from backend.context import Context
 from backend.disconnect import disconnect
 from backend.doctor import access
 from backend.doctor import project as of_project
-from backend.files import Files
 from backend.label_studio.client import LabelStudioClient
-from backend.serving import Serving
-from backend.settings import Settings
-from backend.store import Store, projects
+from backend.store import projects
 from backend.wiring import SECRET_HEADER, webhook
 from demo.processes import free_port
-from tests.backend.label_studio.live import CONFIG_XML, RANKING, png, serve_next, sign_up, submit
-from tests.backend.label_studio.product import pull, served
+from tests.backend.label_studio.live import CONFIG_XML, RANKING, new_project, png, serve_next, sign_up, submit
+from tests.backend.label_studio.product import pull, running, served
 
 LEGACY_ONLY = "how long a closed browser keeps its task"  # what only a personal access token can ask
 
@@ -35,31 +31,8 @@ LEGACY_ONLY = "how long a closed browser keeps its task"  # what only a personal
 @pytest.fixture(scope="module")
 def ctx(label_studio, client, tmp_path_factory) -> Iterator[Context]:
     """Wardround on a real Label Studio, its API running."""
-    folder, port = tmp_path_factory.mktemp("doctor"), free_port()
-    settings = Settings(
-        data_dir=folder,
-        label_studio_url=label_studio.url,
-        label_studio_token=SecretStr(label_studio.token),
-        public_url=f"http://127.0.0.1:{port}",
-        api_token=SecretStr("the-api-token"),
-        webhook_secret=SecretStr("the-webhook-secret"),
-        device="cpu",
-    )
-    store = Store(settings.database_url)
-    store.migrate()
-    files = Files(folder / "files", max_image_pixels=settings.max_image_pixels)
-    serving = Serving(store, files, "cpu")
-    made = Context(settings, store, files, client, serving, lambda *_, **__: None, lambda: datetime.now(UTC))
-    with served(made, port):
-        yield made
-    store.close()
-
-
-def new_project(person) -> int:
-    project_id = person.post("/api/projects/", json={"title": "patient", "label_config": CONFIG_XML}).json()["id"]
-    files = [(f"file{n}", (f"image{n}.png", png(n), "image/png")) for n in range(len(RANKING))]
-    person.post(f"/api/projects/{project_id}/import", files=files).raise_for_status()
-    return project_id
+    with running(client, label_studio.url, label_studio.token, tmp_path_factory.mktemp("doctor")) as ctx:
+        yield ctx
 
 
 @pytest.fixture(scope="module")
