@@ -36,7 +36,7 @@ lint: $(VENV)/.stamp  ## style, types and import contracts
 	$(BIN)/lint-imports
 
 # These need labelled folders, or hours: run by hand.
-BY_HAND := benchmarks/faults.py benchmarks/grid.py benchmarks/label_errors.py
+BY_HAND := $(addprefix benchmarks/,empty_images.py faults.py grid.py label_errors.py)
 
 bench: $(VENV)/.stamp  ## measure what the README claims
 	@set -e; for script in $(filter-out $(BY_HAND),$(wildcard benchmarks/[a-z]*.py)); do \
