@@ -399,7 +399,8 @@ def simulate(
 
 
 def _labelled(data: str, folder: Path, source: labelled_folder.Source) -> Path:
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         line = bar.add_task("reading", total=None)
 
         def on_progress(what: str, done: int, total: int) -> None:

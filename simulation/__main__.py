@@ -98,11 +98,11 @@ def simulate(options: argparse.Namespace, make_learner: crew.MakeLearner | None 
     pool, held_out = held_out_split(read_folder(options.data, options.prompt), plan.held_out_share)
     pool, held_out = fewer(pool, options.max_pool), fewer(held_out, options.max_held_out)
     check(plan, len(pool))
-    if make_learner is None:
-        require_fitting([*pool, *held_out])
     job = crew.Job(plan, pool, held_out, options.out, make_learner or _medclipseg(options), threads=_threads(options))
     settings = _settings(options, pool, held_out)
     results.keep_settings(options.out, settings)
+    if make_learner is None:
+        require_fitting([*pool, *held_out])
     _run(job, arms, _n_processes(options))
     return _write(
         options.out, [record for arm in arms for record in results.load_arm(options.out, *arm)], job, settings
@@ -110,11 +110,13 @@ def simulate(options: argparse.Namespace, make_learner: crew.MakeLearner | None 
 
 
 def _run(job: crew.Job, arms: Sequence[tuple[str, int]], n_processes: int) -> None:
-    total = sum(1 if strategy == ALL else job.plan.rounds + 1 for strategy, _ in arms)
-    done = sum(len(results.load_arm(job.out, *arm)) for arm in arms)
+    totals = {arm: 1 if arm[0] == ALL else job.plan.rounds + 1 for arm in arms}
+    done = {arm: len(results.load_arm(job.out, *arm)) for arm in arms}
+    # Where nothing is left to do, no process has to load a model to find that out.
+    unfinished = [arm for arm in arms if done[arm] < totals[arm]]
     with _progress() as progress:
-        bar = progress.add_task("rounds", total=total, completed=done)
-        for record in crew.run(job, arms, n_processes):
+        bar = progress.add_task("rounds", total=sum(totals.values()), completed=sum(done.values()))
+        for record in crew.run(job, unfinished, n_processes):
             progress.console.print(_line(record))
             progress.advance(bar)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+import model
 from simulation.errors import BadDataset
 
 COLUMNS = ("id", "image", "mask", "group", "prompt")
@@ -73,7 +74,7 @@ def fewer(pairs: Sequence[Pair], most: int | None) -> list[Pair]:
 def require_fitting(pairs: Sequence[Pair]) -> None:
     """See that each mask has the size of its image, by what the files say at their beginning.
 
-    A training would find it out as well, but perhaps hours later. Raises BadDataset naming the pairs by their ids.
+    A training would find it out as well, perhaps hours later. Raises BadDataset naming the pairs by their ids.
     """
     misfits = [misfit for misfit in map(_misfit, pairs) if misfit]
     if misfits:
@@ -113,10 +114,10 @@ def _misfit(pair: Pair) -> str | None:
     """What is wrong with the sizes of a pair, if anything."""
     try:
         image, mask = _upright_size(pair.image), _header_size(pair.mask)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if image == mask or model.read_image(pair.image).shape[1::-1] == mask:  # what is refused is read first
+            return None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, model.ModelError) as error:
         return f"{pair.id} cannot be opened ({error})"
-    if image == mask:
-        return None
     return f"{pair.id} has an image of {image[0]} x {image[1]} px and a mask of {mask[0]} x {mask[1]} px"
 
 

@@ -166,11 +166,11 @@ def _text_of(path: Path | None) -> str | None:
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _options(source: Source) -> dict[str, Any]:
+    """What decides what is read; where the images lie does not."""
     given = {"group_field": source.group_field, "prompt_field": source.prompt_field}
-    if source.label_config is not None:
-        given["label_config"] = _sha256(source.label_config)
-    return given
+    given["label_config"] = None if source.label_config is None else _sha256(source.label_config)
+    return {name: value for name, value in given.items() if value is not None}

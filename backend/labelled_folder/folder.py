@@ -53,8 +53,7 @@ def existing(folder: Path, made_of: Mapping[str, Any]) -> Labelled | None:
         raise FolderUnusable(f"{folder} is not a labelled folder of ours; name another one with --folder") from None
     if known.made_of != made_of:
         raise FolderUnusable(
-            f"{folder} was made of {_shown(known.made_of)}, not of {_shown(made_of)}; name another --out or --folder, "
-            "or remove it"
+            f"{folder} was made of {_differing(known.made_of, made_of)}; name another --out or --folder, or remove it"
         )
     return known
 
@@ -142,10 +141,16 @@ def _a_group(key: str) -> str:
 
 def _why_nothing(frozen: Frozen) -> str:
     if not frozen.left_out:
-        return "no image has an answer yet; annotate some, empty ones included, and submit them"
+        return (
+            "no image has an answer that can be used; annotate some and submit them, those with nothing in them as "
+            "well (the log names answers that could not be read)"
+        )
     reasons = list(dict.fromkeys(frozen.left_out.values()))[:3]
     return f"all {len(frozen.left_out)} answers are left out: {'; '.join(reasons)}"
 
 
-def _shown(made_of: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in made_of.items() if value not in (None, ""))
+def _differing(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What each was made of, as far as the other was not."""
+    here, there = ([(name, one.get(name, "none")) for name in {**known, **wanted}] for one in (known, wanted))
+    differing = [(name, was, now) for (name, was), (_, now) in zip(here, there, strict=True) if was != now]
+    return ", ".join(f"{name.replace('_', ' ')} {was} (not {now})" for name, was, now in differing)

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from demo.phantoms import write_dataset
 from simulation.__main__ import main, parser, simulate
 from tests.simulation.fakes import FakeLearner, write_folder
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def arguments(tmp_path: Path, **changed: object) -> list[str]:
@@ -150,3 +153,26 @@ def test_the_real_model_goes_round_once(tmp_path: Path) -> None:
     assert [(n, row["steps"]) for n, row in found.items()] == [("2", "2"), ("4", "2")]
     assert (tmp_path / "out" / "asked.png").stat().st_size > 1000
     assert all(0 <= float(row["dice"]) <= 1 for row in rows(tmp_path))
+
+
+def test_a_simulation_of_several_processes_ends_with_a_report_and_is_not_done_twice(tmp_path: Path) -> None:
+    """As a person calls it: whatever one process hands to another has to survive the way."""
+    data = write_dataset(tmp_path / "phantoms", 10, seed=0)
+    for mask in sorted((data / "masks").iterdir())[:2]:
+        Image.new("L", (256, 256)).save(mask)  # nothing is in these images, which is an answer as well
+    command = [sys.executable, "-m", "simulation", str(data), "--jobs=2", "--seeds=2", "--strategies=entropy"]
+    command += ["--rounds=1", "--query-size=2", "--seed-size=2", "--max-steps=2", "--n-draws=2", "--skip-all-labels"]
+    command += [f"--out={tmp_path / 'out'}"]
+
+    def called() -> list[str]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=250)
+        assert done.returncode == 0, done.stderr
+        return [line for line in done.stderr.splitlines() if "round" in line and "labels" in line]
+
+    assert len(called()) == 4
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "arms").iterdir()}
+    assert {path.name for path in files} == {"entropy-0.json", "entropy-1.json"}
+    assert "# Simulation" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert [row["n_labels"] for row in rows(tmp_path)] == ["2", "4", "2", "4"]
+    assert called() == [], "no round again"
+    assert {path: path.stat().st_mtime_ns for path in files} == files
