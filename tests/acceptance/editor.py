@@ -39,13 +39,17 @@ class Editor:
     Places on the image are (row, column) in pixels of its own, `shape` is the image's (H, W).
     """
 
-    def __init__(self, page: Page, server: LabelStudioServer, project: int) -> None:
+    def __init__(
+        self, page: Page, server: LabelStudioServer, project: int, user: tuple[str, str] | None = None
+    ) -> None:
+        """user: e-mail address and password of somebody else than the first user."""
+        email, password = user or (server.username, server.password)
         self.page = page
         self._url = f"{server.url}/projects/{project}/data"
         page.set_default_timeout(_TIMEOUT_MS)
         page.goto(f"{server.url}/user/login")
-        page.fill("input[name=email]", server.username)
-        page.fill("input[name=password]", server.password)
+        page.fill("input[name=email]", email)
+        page.fill("input[name=password]", password)
         page.click("button[type=submit]")
         page.wait_for_url(lambda url: "/user/login" not in url)
 
