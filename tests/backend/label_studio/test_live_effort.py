@@ -30,7 +30,11 @@ def as_submitted(regions):
     return [region | {"origin": "prediction"} for region in regions]
 
 
-def test_the_ledger_knows_what_was_done_with_each_pre_annotation(ctx, client, person, project_id, ranking):
+def id_of(someone):
+    return someone.get("/api/current-user/whoami").raise_for_status().json()["id"]
+
+
+def test_the_ledger_knows_what_was_done_with_each_pre_annotation(ctx, client, person, colleague, project_id, ranking):
     remember_round(ctx, project_id, ranking, VERSION)
     publish(client, project_id, ranking, VERSION, show_collab_predictions=True)
     (first,) = serve_next(person, project_id)["predictions"]
@@ -50,6 +54,13 @@ def test_the_ledger_knows_what_was_done_with_each_pre_annotation(ctx, client, pe
     assert skipped not in found
     total = effort.summary(ctx, project_id)["total"]
     assert (total["n"], total["n_with"], total["seconds_with"], total["seconds_without"]) == (4, 3, 3.0, 60.0)
+    theirs = submit(colleague, ranking[5], payloads.regions(CONFIG, {"Organ": blob(2)}, {}), lead_time=40.0)
+    found |= {theirs: measured(ctx, project_id)[theirs]}
+    summary = effort.summary(ctx, project_id)
+    counts = {by: {row[by]: (row["n"], row["n_with"]) for row in summary[f"by_{by}"]} for by in ("round", "label")}
+    assert counts == {"round": {1: (5, 3)}, "label": {"Lesion": (3, 3), "Organ": (2, 0)}}
+    by_person = {row["annotator"]: (row["n"], row["seconds_without"]) for row in summary["by_annotator"]}
+    assert by_person == {id_of(person): (4, 60.0), id_of(colleague): (1, 40.0)}
 
     # Once a version is deleted, Label Studio knows neither its predictions nor who began from them.
     client.update_project(project_id, model_version="")
