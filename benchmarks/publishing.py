@@ -1,6 +1,6 @@
 """How long publishing a queue takes against the number of tasks, on a real Label Studio, and that no request is long.
 
-    PYTHONPATH=. python benchmarks/publishing.py --tasks 1000 5000 --tasks 50000 --fast-import
+    PYTHONPATH=. python benchmarks/publishing.py --tasks 1000 5000 50000 --fast-import on
 
 For each size a fresh Label Studio (SQLite, a copy of one started folder) gets a project of so many tasks, and the
 product's own step publishes it twice: queue frozen, predictions sent in batches, checked, switched, read back. The
