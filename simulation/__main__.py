@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import strategies
 from model import ModelConfig, ModelError, TrainConfig
 from simulation import crew, report, results, sheet
-from simulation.dataset import Pair, fewer, fingerprint, read_folder, require_fitting
+from simulation.dataset import Pair, fewer, fingerprint, read_folder
 from simulation.errors import BadPlan, SimulationError
+from simulation.fitting import require_fitting
 from simulation.learner import Maker
 from simulation.loop import ALL, Plan, Record, check, held_out_split
 

@@ -87,11 +87,11 @@ def of_export(settings: Settings, path: Path, folder: Path, source: Source, on_p
 
     Raises NotAnExport, NothingLabelled, ImageNotInFolder, FolderUnusable, BadSettings, and what fetching images raises.
     """
-    images = ImageFolder(source.images) if source.images is not None else None
-    export = read_export(path, _PROJECT_ID, _text_of(source.label_config))
     made_of = {"export": _sha256(path), "consensus": settings.consensus} | _options(source)
     if (known := writing.existing(folder, made_of)) is not None:
         return known
+    images = ImageFolder(source.images) if source.images is not None else None
+    export = read_export(path, _PROJECT_ID, _text_of(source.label_config))
     labels = parse_label_config(export.label_config).labels
     with (
         writing.workplace(folder) as work,
@@ -165,8 +165,11 @@ def _text_of(path: Path | None) -> str | None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise BadQuestion(f"{path} cannot be read ({error.strerror})") from error
 
 
 def _options(source: Source) -> dict[str, Any]:

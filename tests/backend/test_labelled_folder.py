@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from backend import labelled_folder
-from backend.errors import BadSettings, FolderUnusable, ImageNotInFolder, NotConnected, NothingLabelled
+from backend.errors import BadQuestion, BadSettings, FolderUnusable, ImageNotInFolder, NotConnected, NothingLabelled
 from backend.label_studio.errors import LabelStudioUnreachable
 from backend.labelled_folder import Labelled, Source
 from backend.store import projects, rounds
@@ -262,6 +262,8 @@ def test_images_that_are_missing_are_all_named(annotated: World, export: Export,
     assert not (tmp_path / "exported").exists()
     with pytest.raises(ImageNotInFolder, match="no folder"):
         export(images=tmp_path / "nowhere")
+    with pytest.raises(BadQuestion, match="cannot be read"):
+        export(label_config=tmp_path / "nowhere.xml")
     with pytest.raises(BadSettings, match=r"--images, or set WARDROUND_LABEL_STUDIO_URL"):
         export(images=None)
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from simulation.dataset import fewer, fingerprint, read_folder, read_pairs, require_fitting
+from simulation.dataset import fewer, fingerprint, read_folder, read_pairs
 from simulation.errors import BadDataset
+from simulation.fitting import require_fitting
 from tests.simulation.fakes import make_pairs, write_folder
 
 
