@@ -46,6 +46,7 @@ from demo.label_studio import LabelStudioServer
 
 FAST_IMPORT = "fflag_fix_back_4620_memory_efficient_predictions_import_08012025_short"
 SIDE_PX = 512
+EMBEDDING_SIZE = 512
 _CHUNK = 5000
 
 
@@ -173,7 +174,8 @@ def _context(folder: Path, client: LabelStudioClient, server: Server) -> Context
 def _store(ctx: Context, project_id: int, task_ids: list[int], regions: str) -> None:
     """Tasks and their scored predictions, as a rescoring would have left them."""
     now = ctx.now()
-    scores = np.random.default_rng(0).permutation(len(task_ids))
+    rng = np.random.default_rng(0)
+    scores = rng.permutation(len(task_ids))
     with ctx.store.begin() as s:
         projects.save(
             s,
@@ -195,10 +197,16 @@ def _store(ctx: Context, project_id: int, task_ids: list[int], regions: str) -> 
             s,
             (
                 {"task_id": n, "model_version_id": version.id, "regions_json": regions, "score": float(score),
-                 "embedding": b"", "created_at": now}
+                 "embedding": _embedding(rng), "created_at": now}
                 for n, score in zip(task_ids, scores, strict=True)
             ),
         )  # fmt: skip
+
+
+def _embedding(rng: np.random.Generator) -> bytes:
+    """Of length 1, as ViT-B/16 has them, for strategies that look at likeness."""
+    row = rng.standard_normal(EMBEDDING_SIZE)
+    return (row / np.linalg.norm(row)).astype("<f4").tobytes()
 
 
 def _publish(ctx: Context, project_id: int) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import orjson
 import pytest
 from pydantic import SecretStr
@@ -122,13 +123,19 @@ def a_project(ctx: Context, person: httpx.Client) -> int:
         stored = {
             "model_version_id": version.id,
             "regions_json": orjson.dumps([REGION]).decode(),
-            "embedding": b"",
             "created_at": ctx.now(),
         }
         tasks_there = projects.all_tasks(s, project_id)
         assert len(tasks_there) == N_TASKS
-        predictions.add(s, [stored | {"task_id": task.id, "score": float(task.id * 7 % 24)} for task in tasks_there])
+        predictions.add(s, [stored | measured(task.id) for task in tasks_there])
     return project_id
+
+
+def measured(task_id: int) -> dict[str, Any]:
+    """What ranking looks at: a score and an embedding of length 1 of its own."""
+    angle = task_id * 0.7
+    embedding = np.array([np.cos(angle), np.sin(angle)], "<f4").tobytes()
+    return {"task_id": task_id, "score": float(task_id * 7 % 24), "embedding": embedding}
 
 
 def ready(ctx: Context, project_id: int) -> int:
