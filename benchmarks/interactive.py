@@ -5,7 +5,8 @@
 From the body of Label Studio's request to the body of the answer, with database, files, decoding of the image, model,
 geometry and encoding; what is left out is the way there and back, fetching an image from Label Studio for the first
 time, and loading the weights once. ViT-B/16 with the released layers has random weights, which do not change the
-arithmetic but give ragged masks: the geometry is at its slowest. The exit status is 1 when a target is missed.
+arithmetic but give ragged masks: the geometry is at its slowest. The exit status is 1 when a target is missed in the
+precision that WARDROUND_PRECISION=auto takes; a CPU without arithmetic for bf16 is slow in it.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ LABEL_CONFIG = (
     '<BrushLabels name="brush" toName="image"><Label value="Lesion"/></BrushLabels></View>'
 )
 TARGET_MS = {"cpu": 1000.0, "cuda": 150.0}
+USUAL = {"cpu": "fp32", "cuda": "bf16"}  # as WARDROUND_PRECISION=auto has it; the target is for this one
 
 
 def main() -> None:
@@ -77,7 +79,8 @@ def main() -> None:
             one_pass = statistics.median(waits["bare pass"])
             for gesture, milliseconds in waits.items():
                 median = statistics.median(milliseconds)
-                missed |= median > TARGET_MS[segmenter.device.type]
+                device = segmenter.device.type
+                missed |= median > TARGET_MS[device] and (name == "tiny" or precision == USUAL[device])
                 print(
                     f"| {name} | {precision} | {gesture} | {median:.0f} | {max(milliseconds):.0f} "
                     f"| {median / one_pass:.2f} | {kept.get(gesture, 0) / 1e6:.1f} |",
