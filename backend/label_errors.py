@@ -81,7 +81,7 @@ def search(
     material.items, unspoken = speakable(start, material.items)
     examples, fold_of = _examples(ctx, material.items, n_folds, project_id)
     opinions = _opinions(ctx, project_id, start, config, material.items, examples, fold_of, max_steps, on_progress)
-    rows = _ranked(ctx, material, opinions, fold_of)
+    rows = _ranked(ctx, material, opinions, fold_of, [one.group for one in examples])
     with ctx.store.begin() as s:
         suspicions.replace(s, project_id, rows)
     ctx.files.remove_work(_work_name(project_id))
@@ -213,7 +213,7 @@ def _read(path: Path) -> dict[int, Opinion]:
 
 
 def _ranked(
-    ctx: Context, material: _Material, opinions: dict[int, Opinion], fold_of: NDArray[np.intp]
+    ctx: Context, material: _Material, opinions: dict[int, Opinion], fold_of: NDArray[np.intp], groups: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Rows, the likeliest error first. Labels differ in how hard they are, so each is measured by itself."""
     now, rows = ctx.now(), []
@@ -221,7 +221,7 @@ def _ranked(
         places = [at for at, item in enumerate(material.items) if item.label == label]
         said = [opinions[at] for at in places]
         sure = [one.confidence for one in said]
-        scores = suspicion([one.disagreement.excess for one in said], sure)
+        scores = suspicion([one.disagreement.excess for one in said], sure, [groups[at] for at in places])
         usual_dice = usual([one.disagreement.dice for one in said], sure)
         for at, one, score, normal in zip(places, said, scores.tolist(), usual_dice.tolist(), strict=True):
             annotation = material.annotations[material.items[at].annotation_id]

@@ -26,9 +26,9 @@ from simulation.dataset import fewer, read_folder
 from tests.planting import KINDS, SHARE, found, planted
 
 
-def ranking(opinions: Sequence[Opinion]) -> NDArray[np.intp]:
+def ranking(opinions: Sequence[Opinion], groups: Sequence[str]) -> NDArray[np.intp]:
     """Positions, the likeliest error first."""
-    scores = suspicion([one.disagreement.excess for one in opinions], [one.confidence for one in opinions])
+    scores = suspicion([one.disagreement.excess for one in opinions], [one.confidence for one in opinions], groups)
     return np.argsort(-scores, kind="stable")
 
 
@@ -54,7 +54,7 @@ def measure(folder: Path, work: Path, arguments: argparse.Namespace) -> str:
     config = TrainConfig(seed=arguments.seed, max_steps=arguments.steps, time_limit_seconds=None)
     start = Segmenter.create(ModelConfig(), seed=arguments.seed)
     opinions = judge(examples, start, config, arguments.folds)
-    order = ranking(opinions)
+    order = ranking(opinions, [pair.group for pair in pairs])
     first, fifth = found(order, kinds, SHARE), found(order, kinds, 2 * SHARE)
     n = sum(map(bool, kinds))
     by_kind = ", ".join(f"{kind} {first.count(kind)}/{kinds.count(kind)}" for kind in KINDS)

@@ -2,14 +2,17 @@
 
 Confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068) asks the same of class labels: what does a
 model say that was trained on the others? Of masks, disagreement alone would name the hard images, on which the model is
-poor whoever painted. So two things are taken off. First what the model itself expects: where it says p, a mask that it
-describes well differs from p by 2p(1 − p) on average. Then what is left as a rule where the model is as sure as here:
-the median over annotations of like confidence, in units of their spread.
+poor whoever painted. So three things are taken off. First what the model itself expects: where it says p, a mask that
+it describes well differs from p by 2p(1 − p) on average. Then what is left as a rule where the model is as sure:
+the median over annotations of like confidence. Last what it gets wrong in the other images of the same group: a model
+that fails on one frame of a video fails on the next, and an error of the person stands in one of them. What remains is
+measured in units of its spread among annotations of like confidence.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +26,7 @@ _NEIGHBOURS_SHARE = 0.2  # of the annotations of a label are of like confidence
 _LEAST_NEIGHBOURS = 15
 _FLOOR = 0.25  # of the spread over all: a handful of neighbours that agree by luck must not make the next one an error
 _NORMAL = 1.4826  # median absolute deviation → standard deviation, of normal numbers
+_ROUNDING = 1e-12
 _HALFWAY = 3.0  # spreads above the usual that make a score of ½: of normal numbers one in a thousand comes so far
 
 
@@ -65,22 +69,28 @@ def disagreement(probability: NDArray[np.floating], mask: NDArray[np.bool_]) -> 
     )
 
 
-def suspicion(excess: ArrayLike, confidence: ArrayLike) -> Numbers:
+def suspicion(excess: ArrayLike, confidence: ArrayLike, groups: ArrayLike) -> Numbers:
     """How suspect each annotation of one label is, (n,) in [0, 1]: ½ at three spreads above the usual. No probability.
 
-    excess: (n,) as `disagreement` gives; confidence: (n,) how sure the model is of each image, on any scale. Ordered by
-    z = (excess − median) / spread among annotations of like confidence; the value is z / (z + 3), 0 where z < 0.
-    Raises BadFigures.
+    excess: (n,) as `disagreement` gives; confidence: (n,) how sure the model is of each image, on any scale; groups:
+    (n,), what names patient, video or volume. r = excess − median among annotations of like confidence, less
+    m / (m + 1) times the median r of the m others of its group; z = (r − median) / spread, again among those of like
+    confidence. The value is z / (z + 3), 0 where z < 0. Raises BadFigures.
     """
-    found, sure = _finite(excess, "excess"), _finite(confidence, "confidence")
-    if found.shape != sure.shape:
-        raise BadFigures(f"{found.size} disagreements and {sure.size} confidences; give one of each per annotation")
+    found, sure, names = _finite(excess, "excess"), _finite(confidence, "confidence"), np.asarray(groups)
+    if not found.shape == sure.shape == names.shape:
+        raise BadFigures(
+            f"{found.size} disagreements, {sure.size} confidences, {names.size} groups: give one of each per annotation"
+        )
     if not found.size:
         return found
-    usual, spread = _usual(found, sure)
+    beyond = found - _usual(found, sure)[0]
+    beyond = beyond - _of_the_others(beyond, names)
+    usual, spread = _usual(beyond, sure)
     # Where all agree to the last digit there is no spread to measure by, and no error either.
-    z = np.maximum(found - usual, 0) / np.maximum(spread, np.finfo(float).tiny)
-    return np.where(found > usual, z / (z + _HALFWAY), 0.0)
+    off = np.where(beyond - usual > _ROUNDING, beyond - usual, 0.0)
+    z = off / np.maximum(spread, np.finfo(float).tiny)
+    return z / (z + _HALFWAY)
 
 
 def usual(values: ArrayLike, confidence: ArrayLike) -> Numbers:
@@ -106,6 +116,17 @@ def folds(groups: ArrayLike, n_folds: int, *, rng: np.random.Generator) -> NDArr
         fold_of[group] = np.argmin(filled)
         filled[fold_of[group]] += sizes[group]
     return fold_of[of_group]
+
+
+def _of_the_others(values: Numbers, groups: NDArray[Any]) -> Numbers:
+    """The median of the other members of each one's group, drawn towards 0 where they are few: (n,) → (n,)."""
+    found = np.zeros_like(values)
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        others = len(members) - 1
+        for at in members if others else ():
+            found[at] = np.median(values[members[members != at]]) * others / (others + 1)
+    return found
 
 
 def _usual(values: Numbers, sure: Numbers) -> tuple[Numbers, Numbers]:

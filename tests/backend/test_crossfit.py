@@ -42,7 +42,8 @@ def test_planted_errors_are_among_the_first(spoilt: tuple[list[Example], list[st
     for fold in range(N_FOLDS):
         opinions |= crossfit.judge_fold(start, examples, fold_of, fold, config, n_draws=2)
     said = [opinions[at] for at in range(N_IMAGES)]
-    scores = suspicion([one.disagreement.excess for one in said], [one.confidence for one in said])
+    groups = [one.group for one in examples]
+    scores = suspicion([one.disagreement.excess for one in said], [one.confidence for one in said], groups)
     first = found(np.argsort(-scores), kinds, SHARE)
     assert len(first) >= 0.7 * sum(map(bool, kinds)), first
 

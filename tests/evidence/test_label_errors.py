@@ -78,6 +78,11 @@ def test_maps_that_are_none_are_refused() -> None:
 # ------------------------------------------------------------------------------------------------- many of them
 
 
+def alone(values: np.ndarray) -> np.ndarray:
+    """Every image a group of its own."""
+    return np.arange(len(values))
+
+
 def test_hard_images_are_not_called_errors() -> None:
     """On hard images the model is far off, whoever painted; an error on an easy one is less far off, and is one."""
     rng = np.random.default_rng(1)
@@ -85,7 +90,7 @@ def test_hard_images_are_not_called_errors() -> None:
     excess = 0.6 * (1 - confidence) * rng.uniform(0.5, 1.5, 200) + 0.01 * rng.normal(size=200)
     easy = np.argsort(-confidence)[5:15]
     excess[easy] = 0.3
-    assert len(set(np.argsort(-suspicion(excess, confidence))[:10]) & set(easy)) >= 9
+    assert len(set(np.argsort(-suspicion(excess, confidence, alone(excess)))[:10]) & set(easy)) >= 9
     assert len(set(np.argsort(-excess)[:10]) & set(easy)) == 0
 
 
@@ -93,11 +98,24 @@ def test_hard_images_are_not_called_errors() -> None:
 def test_a_score_is_a_share_and_only_the_order_of_confidence_counts(n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     excess, confidence = rng.normal(size=n), rng.random(n)
-    scores = suspicion(excess, confidence)
+    scores = suspicion(excess, confidence, alone(excess))
     assert ((scores >= 0) & (scores <= 1)).all()
-    assert suspicion(excess, confidence**3 + 5) == pytest.approx(scores)
+    assert suspicion(excess, confidence**3 + 5, alone(excess)) == pytest.approx(scores)
     order = rng.permutation(n)
-    assert suspicion(excess[order], confidence[order]) == pytest.approx(scores[order])
+    assert suspicion(excess[order], confidence[order], alone(excess)) == pytest.approx(scores[order])
+
+
+def test_a_patient_whom_the_model_gets_wrong_hides_nobody_s_errors() -> None:
+    """It fails on all frames of a third of the videos, alike; one error in every video stands out by a frame."""
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(30), 10)
+    excess = 0.05 * rng.normal(size=300) + np.where(groups % 3 == 0, 0.6, 0.0)
+    confidence = rng.random(300)
+    wrong = np.arange(0, 300, 10)
+    excess[wrong] += 0.35
+    first = np.argsort(-suspicion(excess, confidence, groups))[:30]
+    assert len(set(first) & set(wrong)) >= 24
+    assert len(set(np.argsort(-suspicion(excess, confidence, alone(excess)))[:30]) & set(wrong)) <= 15
 
 
 def test_the_further_off_the_more_suspect_and_the_usual_is_not() -> None:
@@ -106,22 +124,22 @@ def test_the_further_off_the_more_suspect_and_the_usual_is_not() -> None:
     scores = []
     for value in (0.1, 0.2, 0.4, 0.9):
         excess[7] = value
-        scores.append(suspicion(excess, confidence)[7])
+        scores.append(suspicion(excess, confidence, alone(excess))[7])
     assert scores[0] < 0.3 < scores[1] < scores[2] < scores[3] < 1
     assert usual(excess, confidence) == pytest.approx(np.full(50, 0.1), abs=0.02)
 
 
 def test_where_all_are_alike_nobody_is_suspect() -> None:
-    assert not suspicion(np.full(30, 0.3), np.linspace(0, 1, 30)).any()
-    assert suspicion([], []).size == 0
-    assert suspicion([0.7], [0.2]).tolist() == [0.0]
+    assert not suspicion(np.full(30, 0.3), np.linspace(0, 1, 30), np.arange(30)).any()
+    assert suspicion([], [], []).size == 0
+    assert suspicion([0.7], [0.2], ["a"]).tolist() == [0.0]
 
 
 def test_figures_that_are_none_are_refused() -> None:
     with pytest.raises(BadFigures, match="finite"):
-        suspicion([np.nan], [0.5])
+        suspicion([np.nan], [0.5], ["a"])
     with pytest.raises(BadFigures, match="one of each"):
-        suspicion([0.1, 0.2], [0.5])
+        suspicion([0.1, 0.2], [0.5], ["a", "b"])
 
 
 # --------------------------------------------------------------------------------------------------------- folds
