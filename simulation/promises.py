@@ -12,7 +12,7 @@ from evidence.errors import TooFewGroups
 from evidence.learning_curve import FEWEST_POINTS, Curve
 from simulation.loop import ALL, Record
 
-LEVEL = 0.9
+LEVELS = (0.9, 0.8)  # the first that the groups suffice for
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,18 @@ class Kept:
     verdicts: dict[str, tuple[float, float]]
 
 
-def bounds(records: Iterable[Record], groups: Mapping[str, str], level: float = LEVEL) -> Kept | None:
+def bounds(records: Sequence[Record], groups: Mapping[str, str]) -> Kept | None:
     """Leave one held-out group out, calibrate on the others, judge it; in the last round of every arm.
 
-    groups: of each held-out image, by id. None where the groups are too few for a bound at that level, or no image was
-    judged.
+    groups: of each held-out image, by id. None where the groups are too few for any bound, or no image was judged.
     """
-    judged = [_left_out(record, groups, level) for record in _last_rounds(records) if record.images]
-    if not judged or any(each is None for each in judged):
+    last = [record for record in _last_rounds(records) if record.images]
+    return next((kept for level in LEVELS if last and (kept := _bounds(last, groups, level))), None)
+
+
+def _bounds(last: Sequence[Record], groups: Mapping[str, str], level: float) -> Kept | None:
+    judged = [_left_out(record, groups, level) for record in last]
+    if any(each is None for each in judged):
         return None
     rows = np.concatenate([each for each in judged if each is not None])
     dice, bound, weight = rows.T

@@ -45,8 +45,12 @@ def test_only_the_last_round_of_every_arm_is_judged_and_not_that_of_all_labels()
 
 
 def test_too_few_groups_are_said_and_not_bounded() -> None:
-    images, groups = held_out(9, 0.02, np.random.default_rng(2))
-    assert promises.bounds([record("entropy", 0, 1, 0.7, images)], groups) is None
+    levels = []
+    for n_groups in (10, 9, 5, 4):
+        images, groups = held_out(n_groups, 0.02, np.random.default_rng(2))
+        kept = promises.bounds([record("entropy", 0, 1, 0.7, images)], groups)
+        levels.append(None if kept is None else kept.level)
+    assert levels == [0.9, 0.8, 0.8, None]
 
 
 def test_every_curve_is_forecast_from_its_beginnings() -> None:
