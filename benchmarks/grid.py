@@ -88,7 +88,7 @@ def _areas(tables: Mapping[str, Table]) -> str:
         cells = []
         for outcomes in tables.values():
             found = areas(outcomes, "dice")
-            cells.append(_cell(difference(found[name], found[FOREGROUND_RANDOM])) if name in found else "–")
+            cells.append(_against(found.get(name, {}), found[FOREGROUND_RANDOM], name == FOREGROUND_RANDOM))
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -99,7 +99,7 @@ def _together(tables: Mapping[str, Table]) -> str:
     places = _places(found)
     lines = ["| strategy | against `random` | against `foreground_random` | mean place |", "|---|---|---|---|"]
     for name in sorted(places, key=lambda each: places[each]):
-        cells = [_cell(difference(_keyed(found, name), _keyed(found, other))) for other in BASELINES]
+        cells = [_against(_keyed(found, name), _keyed(found, other), name == other) for other in BASELINES]
         lines.append(f"| `{name}` | {' | '.join(cells)} | {places[name]:.1f} |")
     return "\n".join(lines)
 
@@ -129,13 +129,14 @@ def _names(tables: Mapping[str, Table]) -> list[str]:
     return sorted(there, key=lambda name: (name not in BASELINES, name))
 
 
-def _cell(found: object) -> str:
-    mean, interval = getattr(found, "mean", None), getattr(found, "interval", None)
-    if mean is None:
+def _against(ours: Mapping[int, float], theirs: Mapping[int, float], itself: bool) -> str:
+    """Mean difference and its interval; bold where the interval leaves 0 out."""
+    found = None if itself else difference(ours, theirs)
+    if found is None:
         return "–"
-    mark = "**" if interval and (interval[0] > 0 or interval[1] < 0) else ""
-    within = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""
-    return f"{mark}{mean:+.3f}{mark}{within}"
+    mark = "**" if found.better or found.worse else ""
+    within = f" [{found.interval[0]:+.3f}, {found.interval[1]:+.3f}]" if found.interval else ""
+    return f"{mark}{found.mean:+.3f}{mark}{within}"
 
 
 def main() -> None:
