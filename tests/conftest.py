@@ -53,6 +53,18 @@ def label_studio(
 
 
 @pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database with the schema and no rows. A copy takes milliseconds, migrating anew a third of a second."""
+    from backend.store import Store
+
+    path = tmp_path_factory.mktemp("schema") / "empty.db"
+    store = Store(f"sqlite:///{path}")
+    store.migrate()
+    store.close()
+    return path
+
+
+@pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A SQLAlchemy URL of a PostgreSQL database made for this test session and dropped after it."""
     import psycopg

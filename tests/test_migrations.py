@@ -31,11 +31,16 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A database in which nothing has been done yet."""
     url = f"sqlite:///{tmp_path / 'test.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
     store = Store(url)
+    _drop_all(store)
     yield store
+    _drop_all(store)
+    store.close()
+
+
+def _drop_all(store: Store) -> None:
     with store.begin() as s:
         Base.metadata.drop_all(s.connection())
         s.execute(text("DROP TABLE IF EXISTS alembic_version"))
-    store.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A context over a real database and files, with a Label Studio in memory."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from backend import annotations
 from backend.context import Context
@@ -15,7 +17,7 @@ from backend.files import Files
 from backend.serving import Serving
 from backend.settings import Settings
 from backend.store import Store, projects
-from backend.tables import Project
+from backend.tables import Base, Project
 from tests.backend.fakes import START, FakeLabelStudio
 
 
@@ -45,12 +47,22 @@ class World:
 @pytest.fixture(params=["sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A migrated, empty database: each test runs on SQLite and on PostgreSQL."""
-    url = f"sqlite:///{tmp_path / 'test.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    store = Store(url)
-    store.migrate()
+    if request.param == "sqlite":
+        shutil.copyfile(request.getfixturevalue("migrated_file"), tmp_path / "test.db")
+        store = Store(f"sqlite:///{tmp_path / 'test.db'}")
+    else:
+        store = Store(request.getfixturevalue("postgres_url"))
+        store.migrate()
+        _empty(store)
     yield store
-    store.migrate("base")
     store.close()
+
+
+def _empty(store: Store) -> None:
+    """Take all rows away, and count from 1 again; what another test did to the schema, migrating has undone."""
+    tables = ", ".join(f'"{table.name}"' for table in Base.metadata.sorted_tables)
+    with store.begin() as s:
+        s.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
 
 
 @pytest.fixture
