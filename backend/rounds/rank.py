@@ -58,16 +58,16 @@ def past(s: Session, job: Job, version: ModelVersion) -> Past:
 def rank(job: Job, tasks: Sequence[Task], stored: Mapping[int, Scored], before: Past = NO_PAST) -> list[Place]:
     """The whole queue: strategy and random arm over the pool, held-out tasks spread through it, broken tasks last."""
     rng = np.random.default_rng([job.round.project_id, job.round.number, job.round.seed])
-    settings = job.ctx.settings
+    settings, scores = job.ctx.settings, _scores(job, stored)
     sound = [task for task in tasks if not task.problem]
     pool = [task for task in sound if not task.held_out]
     chance = [pool[at] for at in sorted(_by_chance(len(pool), settings.random_share, rng))]
     chosen = {task.id for task in chance}
     asked = _by_strategy(job, [task for task in pool if task.id not in chosen], stored, before, rng)
-    queue = strategies.interleave(asked, _places(_shuffled(chance, rng), stored, Arm.random), settings.random_share)
-    held_out = _places(_shuffled([task for task in sound if task.held_out], rng), stored, Arm.held_out)
+    queue = strategies.interleave(asked, _places(_shuffled(chance, rng), scores, Arm.random), settings.random_share)
+    held_out = _places(_shuffled([task for task in sound if task.held_out], rng), scores, Arm.held_out)
     queue = strategies.interleave(queue, held_out, settings.held_out_share)
-    return queue + _places([task for task in tasks if task.problem], stored, Arm.strategy)
+    return queue + _places([task for task in tasks if task.problem], scores, Arm.strategy)
 
 
 def _by_chance(n: int, share: float, rng: np.random.Generator) -> list[int]:
@@ -79,8 +79,14 @@ def _shuffled(tasks: list[Task], rng: np.random.Generator) -> list[Task]:
     return [tasks[at] for at in rng.permutation(len(tasks))]
 
 
-def _places(tasks: Sequence[Task], stored: Mapping[int, Scored], arm: Arm) -> list[Place]:
-    return [Place(task.id, stored[task.id].score if task.id in stored else None, arm) for task in tasks]
+def _scores(job: Job, stored: Mapping[int, Scored]) -> dict[int, float | None]:
+    """What the round's strategy ranks by; entropy, to be looked at, where it looks at no score."""
+    column = journey.score_column(job.round.strategy) or "score"
+    return {task_id: getattr(each, column) for task_id, each in stored.items()}
+
+
+def _places(tasks: Sequence[Task], scores: Mapping[int, float | None], arm: Arm) -> list[Place]:
+    return [Place(task.id, scores.get(task.id), arm) for task in tasks]
 
 
 def _by_strategy(
@@ -90,10 +96,10 @@ def _by_strategy(
     next ranking, and selecting all of a large pool would cost its square. Where a strategy looks at no score they
     follow by chance, and so do tasks without a prediction, such as new ones.
     """
-    column = journey.score_column(job.round.strategy)
-    amounts = {task.id: getattr(stored[task.id], column or "score") for task in pool if task.id in stored}
-    scored = [task for task in pool if amounts.get(task.id) is not None]
-    unscored = _shuffled([task for task in pool if amounts.get(task.id) is None], rng)
+    scores = _scores(job, stored)
+    amounts = {task.id: score for task in pool if (score := scores.get(task.id)) is not None}
+    scored = [task for task in pool if task.id in amounts]
+    unscored = _shuffled([task for task in pool if task.id not in amounts], rng)
     query: list[Task] = []
     if scored:
         arrays = _pool(scored, [amounts[task.id] for task in scored], stored, before)
@@ -101,9 +107,9 @@ def _by_strategy(
         query = [scored[at] for at in strategy.select(arrays, size, rng, round_number=before.n_queries)]
     asked = {task.id for task in query}
     others = _shuffled([task for task in scored if task.id not in asked], rng)
-    if column is not None:
+    if journey.score_column(job.round.strategy) is not None:
         others.sort(key=lambda task: -amounts[task.id])
-    return _places(query + others + unscored, stored, Arm.strategy)
+    return _places(query + others + unscored, scores, Arm.strategy)
 
 
 def _pool(

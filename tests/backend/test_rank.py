@@ -116,6 +116,10 @@ def test_the_strategy_is_given_embeddings_groups_strata_and_its_own_score(
     assert by_entropy.given("strata").tolist() == [{"": -1, "Lesion": 0, None: 1}[row.stratum] for row in seen]
     known = [by_embedding[each.astype("<f4").tobytes()].task_id for each in by_entropy.given("labelled_embeddings")]
     assert known == labelled and labelled
+    with pool.ctx.store.read() as s:
+        tasks = projects.tasks(s, range(1, N_TASKS + 1))
+        waiting = {task.id for task in projects.unlabelled_tasks(s, PROJECT)}
+    assert labelled == [at for at, task in sorted(tasks.items()) if not task.held_out and at not in waiting]
 
 
 def test_before_the_second_training_only_a_seed_set_was_asked_for(pool: World) -> None:
@@ -131,12 +135,13 @@ def test_after_the_query_the_highest_scores_follow(pool: World) -> None:
     version = predicted(pool)
     for name, column in (("hybrid", "score"), ("power_bald", "mutual_information")):
         job = job_of(pool, version, name)
-        places = [place.task_id for place in queue_of(job, version) if place.arm is Arm.strategy]
+        places = [place for place in queue_of(job, version) if place.arm is Arm.strategy]
         with pool.ctx.store.begin() as s:
             amounts = {row.task_id: getattr(row, column) for row in s.query(Prediction).all()}
             s.delete(rows.get(s, job.round.id))
-        rest = [amounts[task_id] for task_id in places[QUERY:]]
+        rest = [amounts[place.task_id] for place in places[QUERY:]]
         assert rest == sorted(rest, reverse=True)
+        assert [place.score for place in places] == [amounts[place.task_id] for place in places]
 
 
 def test_a_real_round_stores_both_uncertainties_and_the_label_they_are_of(world: World) -> None:

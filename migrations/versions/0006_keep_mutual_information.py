@@ -1,4 +1,4 @@
-"""Note the mutual information of a prediction's draws, for strategies that rank by it.
+"""Keep the mutual information of a prediction's draws, for strategies that rank by it.
 
 Revision: 0006, after 0005.
 """
